@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A source: something chunks can be read from. TCP seed, local files now; RDMA seed, same-host
+ * memory, another fork later.
+ *
+ * The fork engine drives a source through source_ops; the source answers through source_listener.
+ * No op calls back before it returned (no recursion): answers come from the reactor's ready queue
+ * (or the simulator's clock).
+ *
+ * Life: connect -> manifest | failed; open -> queued* -> ready | failed; post/flush -> landed*,
+ * done; at any time failed. Before `failed` and before `closed` every posted read has been given
+ * back through done. After `closed` no callback comes and no byte lands any more; only then may it
+ * be destroyed. close is allowed in every state, once; `failed` needs a close as well.
+ */
+#ifndef CORE_SOURCE_H
+#define CORE_SOURCE_H
+
+#include "core/digest.h"
+#include "core/list.h"
+#include "core/manifest.h"
+#include "core/window.h"
+
+#include <sys/uio.h>
+
+struct source;
+
+/* A range of an object. */
+struct source_range {
+  uint32_t object;
+  uint64_t offset;
+  uint64_t length_bytes;
+};
+
+/*
+ * One read: the concatenation of `ranges` lands in `iov` (same total). Owned by the poster,
+ * unchanged until done. Entries of iov may alias the same scratch memory when the destination keeps
+ * nothing: a source that lands bytes out of order must refuse aliasing (see source.ordered); an
+ * ordered one never fills an entry before `landed` was called for the bytes before it.
+ */
+struct source_read {
+  const struct source_range *ranges;
+  uint32_t range_count;
+  const struct iovec *iov;
+  uint32_t iov_count;
+  uint64_t length_bytes;
+  /* The next `length_bytes` bytes of the read are at `data` (inside iov), to be digested while they
+   * are in cache. In order. */
+  void (*landed)(struct source_read *read, const void *data, uint64_t length_bytes);
+  /* Exactly once; OK only when every byte was reported by `landed`. No byte lands afterwards. */
+  void (*done)(struct source_read *read, enum sprout_status status);
+
+  /* the source's own while posted */
+  struct list_node node;
+  uint64_t landed_bytes;
+  uint32_t iov_index;
+  uint64_t iov_used;
+  uint64_t posted_ns;
+};
+
+/* What a seed granted. */
+struct source_grant {
+  struct window_limits window;
+  uint64_t rate;       /* bytes per second, 0: no limit */
+  uint64_t generation; /* of the seed now */
+  bool draining;
+};
+
+struct source_listener {
+  /* The manifest now belongs to the listener. Reads are not allowed yet. */
+  void (*manifest)(struct source *source, struct manifest *manifest);
+  void (*queued)(struct source *source, uint32_t position);
+  void (*ready)(struct source *source, const struct source_grant *grant);
+  void (*granted)(struct source *source,
+                  const struct source_grant *grant); /* heartbeat: changed values */
+  /* Digests of chunks [first, first + count); known[i] false: not computed yet. Borrowed during the
+   * call. */
+  void (*digests)(struct source *source, uint64_t first, uint64_t count,
+                  const struct digest *values, const bool *known);
+  /* The source cannot go on. Close it. */
+  void (*failed)(struct source *source, const struct sprout_error *error);
+  void (*closed)(struct source *source);
+};
+
+struct source_ops {
+  void (*connect)(struct source *source);
+  /* The engine accepted the manifest: asks for admission. */
+  void (*open)(struct source *source);
+  void (*post)(struct source *source, struct source_read *read);
+  /* Everything posted since the last flush goes out: one doorbell, one submit. */
+  void (*flush)(struct source *source);
+  /*
+   * Asks for digests of [first, first + count) <= SOURCE_DIGESTS_MAX; `compute`: the seed shall
+   * compute missing ones now and answer when it has them. Answered by digests (possibly in several
+   * parts), or failed. At most SOURCE_DIGEST_REQUESTS at once.
+   */
+  void (*request_digests)(struct source *source, uint64_t first, uint64_t count, bool compute);
+  /* Progress for the seed's books; sent with the next heartbeat. */
+  void (*report)(struct source *source, uint64_t received_bytes, uint64_t total_bytes);
+  /* Gives back reads (SPROUT_CANCELLED), tells the seed result and reason when it can, then closed.
+   */
+  void (*close)(struct source *source, enum sprout_status result, const char *reason);
+  void (*destroy)(struct source *source);
+};
+
+#define SOURCE_DIGESTS_MAX 8192u
+#define SOURCE_DIGEST_REQUESTS 4u
+
+/* Embedded first in each implementation. */
+struct source {
+  const struct source_ops *ops;
+  const struct source_listener *listener; /* set by the engine before connect */
+  void *listener_context;                 /* likewise */
+  char url[256];                          /* for people; no credentials */
+  const char *transport;                  /* "tcp", "file", "rdma": metric label */
+  bool last_resort;                       /* used only when no other source is usable */
+  bool ordered;     /* lands bytes strictly in order: aliased destinations are allowed */
+  bool has_digests; /* can be the authority (a plain directory cannot) */
+};
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of struct sprout_service: the reactor and calls from other threads.
+ */
+#ifndef NET_SERVICE_H
+#define NET_SERVICE_H
+
+#include "core/reactor.h"
+#include "sprout/service.h"
+
+struct reactor *service_reactor(struct sprout_service *service);
+
+/*
+ * Runs call(context) on the reactor's thread and waits for its return. On that thread itself, or
+ * when the service is not running, it is called directly. Not from a worker.
+ */
+void service_call(struct sprout_service *service, void (*call)(void *context), void *context);
+
+/*
+ * Waits until *done becomes true; `done` is set on the reactor's thread, followed by
+ * service_notify. When the service is not running, the caller's thread ticks the reactor meanwhile
+ * (so destruction works before start and after stop).
+ */
+void service_wait(struct sprout_service *service, const bool *done);
+void service_notify(struct sprout_service *service);
+#endif

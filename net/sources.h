@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Constructors of sources and destinations that do I/O through the reactor. Each is owned by the
+ * fork engine it is added to.
+ */
+#ifndef NET_SOURCES_H
+#define NET_SOURCES_H
+
+#include "core/destination.h"
+#include "core/reactor.h"
+#include "core/source.h"
+#include "net/address.h"
+
+struct tcp_source_options {
+  const char *url;  /* for people */
+  const char *host; /* Host header */
+  struct address address;
+  const char *token;           /* NULL: none; copied */
+  const char *model, *rank;    /* manifest to ask for; NULL: the only one */
+  uint32_t connections;        /* data connections, 1..16 */
+  uint64_t control_timeout_ns; /* for one control request: 10 s */
+  uint64_t total_bytes;        /* 0 */
+};
+
+SPROUT_MUST_CHECK enum sprout_status tcp_source_create(struct reactor *reactor,
+                                                       const struct tcp_source_options *options,
+                                                       struct source **source_out);
+
+/* A local directory of the same model (last resort): lays it out as a seed would and reads through
+ * the ring. */
+SPROUT_MUST_CHECK enum sprout_status file_source_create(struct reactor *reactor, const char *url,
+                                                        const char *directory,
+                                                        struct source **source_out);
+
+struct directory_options {
+  const char *path;
+  bool force;             /* replace files in the way */
+  bool dry_run;           /* check only: create nothing */
+  uint64_t staging_bytes; /* upper bound of staging memory */
+};
+
+SPROUT_MUST_CHECK enum sprout_status
+destination_directory_create(struct reactor *reactor, const struct directory_options *options,
+                             struct destination **destination_out, struct sprout_error *error);
+/* Tensors are borrowed until finished or aborted. */
+SPROUT_MUST_CHECK enum sprout_status destination_memory_create(struct reactor *reactor,
+                                                               const struct sprout_tensor *tensors,
+                                                               size_t count,
+                                                               struct destination **destination_out,
+                                                               struct sprout_error *error);
+SPROUT_MUST_CHECK enum sprout_status destination_null_create(struct reactor *reactor,
+                                                             struct destination **destination_out);
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Messages on the wire, as msgpack; the files net/wire*.c are the only ones that know it. Pure.
+ * Untrusted input: validated here.
+ *
+ * Maps with short string keys; unknown keys are ignored, keys listed under "critical" that are
+ * unknown are refused by name (SPROUT_VERSION). Integers are unsigned 64-bit. A manifest is a
+ * sequence of top-level records: one head map, then per object and per file one array; decoding
+ * never needs more than one record at a time.
+ */
+#ifndef NET_WIRE_H
+#define NET_WIRE_H
+
+#include "core/manifest.h"
+#include "core/source.h"
+
+#define WIRE_PROTOCOL_MIN 1u
+#define WIRE_PROTOCOL_MAX 1u
+#define WIRE_CONTENT_TYPE "application/msgpack"
+#define WIRE_ID_BYTES 16
+
+/* A growable byte buffer owned by the caller; free `data` with free(). */
+struct wire_buffer {
+  unsigned char *data;
+  size_t length_bytes, capacity_bytes;
+};
+void wire_buffer_destroy(struct wire_buffer *buffer);
+
+SPROUT_MUST_CHECK enum sprout_status wire_manifest_encode(const struct manifest *manifest,
+                                                          bool draining,
+                                                          struct wire_buffer *buffer_out);
+SPROUT_MUST_CHECK enum sprout_status wire_manifest_decode(const void *data, size_t length_bytes,
+                                                          struct manifest **manifest_out,
+                                                          struct sprout_error *error);
+
+/* POST /v1/forks, request */
+struct wire_open {
+  char manifest_id[DIGEST_HEX_BYTES];
+  uint8_t nonce[WIRE_ID_BYTES];
+  uint32_t protocol_min, protocol_max;
+  bool wants_tcp;       /* transports offered */
+  uint64_t total_bytes; /* that the fork means to read */
+};
+
+/* POST /v1/forks and PATCH, answer */
+struct wire_opened {
+  uint8_t fork_id[WIRE_ID_BYTES];
+  bool queued;
+  uint32_t position; /* 1-based while queued */
+  uint32_t protocol;
+  uint64_t lease_ns, heartbeat_ns; /* on the wire in ms */
+  struct source_grant grant;
+};
+
+/* PATCH, request */
+struct wire_heartbeat {
+  uint64_t received_bytes, total_bytes;
+};
+
+/* DELETE, request */
+struct wire_close {
+  enum sprout_status result; /* by name on the wire */
+  char reason[96];
+};
+
+/* One element of a read: `count` pieces of `length_bytes`, the first at `offset`, each next
+ * `stride_bytes` further; count 1: stride 0. */
+struct wire_range {
+  uint32_t object;
+  uint64_t offset, length_bytes, stride_bytes, count;
+};
+
+/* POST read, request; ranges are LIMIT_READ_RANGES at most. */
+struct wire_read {
+  uint64_t generation;
+  const struct wire_range *ranges;
+  uint32_t range_count;
+};
+
+/* Digests answer: chunks [first, first + count). */
+struct wire_digests {
+  uint64_t first, count;
+  struct digest *values; /* count entries, caller's */
+  bool *known;           /* likewise */
+};
+
+/* Encoders append to *buffer (zero-initialise it first). */
+SPROUT_MUST_CHECK enum sprout_status wire_open_encode(const struct wire_open *message,
+                                                      struct wire_buffer *buffer);
+SPROUT_MUST_CHECK enum sprout_status wire_opened_encode(const struct wire_opened *message,
+                                                        struct wire_buffer *buffer);
+SPROUT_MUST_CHECK enum sprout_status wire_heartbeat_encode(const struct wire_heartbeat *message,
+                                                           struct wire_buffer *buffer);
+SPROUT_MUST_CHECK enum sprout_status wire_close_encode(const struct wire_close *message,
+                                                       struct wire_buffer *buffer);
+SPROUT_MUST_CHECK enum sprout_status wire_read_encode(const struct wire_read *message,
+                                                      struct wire_buffer *buffer);
+SPROUT_MUST_CHECK enum sprout_status wire_digests_encode(const struct wire_digests *message,
+                                                         struct wire_buffer *buffer);
+/* POST digests, request: wants [first, first + count) computed now. */
+SPROUT_MUST_CHECK enum sprout_status wire_digests_wanted_encode(uint64_t first, uint64_t count,
+                                                                struct wire_buffer *buffer);
+
+SPROUT_MUST_CHECK enum sprout_status wire_open_decode(const void *data, size_t length_bytes,
+                                                      struct wire_open *message_out,
+                                                      struct sprout_error *error);
+SPROUT_MUST_CHECK enum sprout_status wire_opened_decode(const void *data, size_t length_bytes,
+                                                        struct wire_opened *message_out,
+                                                        struct sprout_error *error);
+SPROUT_MUST_CHECK enum sprout_status wire_heartbeat_decode(const void *data, size_t length_bytes,
+                                                           struct wire_heartbeat *message_out,
+                                                           struct sprout_error *error);
+SPROUT_MUST_CHECK enum sprout_status wire_close_decode(const void *data, size_t length_bytes,
+                                                       struct wire_close *message_out,
+                                                       struct sprout_error *error);
+/* `ranges` has room for `capacity`; more is SPROUT_INVALID. Checks overflow, not objects. */
+SPROUT_MUST_CHECK enum sprout_status wire_read_decode(const void *data, size_t length_bytes,
+                                                      struct wire_range *ranges, uint32_t capacity,
+                                                      struct wire_read *message_out,
+                                                      struct sprout_error *error);
+/* values/known have room for `capacity`. */
+SPROUT_MUST_CHECK enum sprout_status wire_digests_decode(const void *data, size_t length_bytes,
+                                                         uint64_t capacity,
+                                                         struct wire_digests *message,
+                                                         struct sprout_error *error);
+SPROUT_MUST_CHECK enum sprout_status
+wire_digests_wanted_decode(const void *data, size_t length_bytes, uint64_t *first_out,
+                           uint64_t *count_out, struct sprout_error *error);
+#endif
