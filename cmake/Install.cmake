@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake --install: headers, both libraries, the program, pkg-config and CMake packages, what operators
+# deploy, and the manual page.
+
+include(CMakePackageConfigHelpers)
+
+install(DIRECTORY include/sprout DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+install(TARGETS sprout_shared EXPORT sproutTargets)
+install(TARGETS sprout_static)
+if(TARGET sprout)
+  install(TARGETS sprout)
+endif()
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY deploy/ DESTINATION ${CMAKE_INSTALL_DATADIR}/sprout OPTIONAL)
+
+# pkg-config
+file(RELATIVE_PATH PC_TO_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+set(PC_INCLUDEDIR "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")
+set(PC_LIBDIR "\${prefix}/${CMAKE_INSTALL_LIBDIR}")
+set(PC_REQUIRES_PRIVATE "liburing libxxhash jansson ${MSGPACK_MODULE_NAME}")
+if(NOT SPROUT_LLHTTP_BUNDLED)
+  string(APPEND PC_REQUIRES_PRIVATE " libllhttp")
+endif()
+configure_file(sprout.pc.in sprout.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/sprout.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+# find_package(sprout)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/sprout)
+set_target_properties(sprout_shared PROPERTIES EXPORT_NAME sprout)
+install(EXPORT sproutTargets NAMESPACE sprout:: DESTINATION ${package_dir})
+configure_package_config_file(cmake/sproutConfig.cmake.in sproutConfig.cmake
+                              INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(sproutConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/sproutConfig.cmake ${PROJECT_BINARY_DIR}/sproutConfigVersion.cmake
+        DESTINATION ${package_dir})

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs a build into a fresh prefix, then builds and runs a small program against the shared library,
+# against the static library, and through find_package.
+# usage: run.sh BUILD_DIR C_COMPILER
+set -euo pipefail
+
+build=$1 cc=$2
+here=$(cd "$(dirname "$0")" && pwd)
+prefix=$(mktemp -d)
+trap 'rm -rf "$prefix"' EXIT
+
+cmake --install "$build" --prefix "$prefix/usr" >/dev/null
+pc=$(dirname "$(find "$prefix/usr" -name sprout.pc)")
+export PKG_CONFIG_PATH=$pc${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+lib=$(dirname "$pc")
+version=$(pkg-config --modversion sprout)
+
+# expect_version WHAT PROGRAM...: the program runs and prints the version that pkg-config says.
+expect_version() {
+  local what=$1 printed
+  shift
+  printed=$("$@" 2>"$prefix/stderr") || {
+    echo "FAILED $what: exit status $?: $(cat "$prefix/stderr")"
+    exit 1
+  }
+  [ "$printed" = "$version" ] || {
+    echo "FAILED $what: printed '$printed', expected '$version'"
+    exit 1
+  }
+  echo "ok: $what"
+}
+
+read -ra shared_flags <<<"$(pkg-config --cflags --libs sprout)"
+"$cc" -Wall -Wextra -Werror "$here/user.c" -o "$prefix/shared" "${shared_flags[@]}"
+expect_version "shared library" env LD_LIBRARY_PATH="$lib" "$prefix/shared"
+readelf -d "$prefix/shared" | grep -q 'NEEDED.*libsprout\.so\.0' || {
+  echo "FAILED shared library: the program does not need libsprout.so.0"
+  exit 1
+}
+
+read -ra static_flags <<<"$(pkg-config --static --cflags --libs sprout)"
+"$cc" -Wall -Wextra -Werror "$here/user.c" -o "$prefix/static" "${static_flags[@]/#-lsprout/-l:libsprout.a}"
+expect_version "static library" "$prefix/static"
+
+mkdir "$prefix/consumer"
+cat >"$prefix/consumer/CMakeLists.txt" <<CMAKE
+cmake_minimum_required(VERSION 3.25)
+project(consumer C)
+find_package(sprout ${version%.*} REQUIRED)
+add_executable(consumer $here/user.c)
+target_link_libraries(consumer PRIVATE sprout::sprout)
+CMAKE
+cmake -S "$prefix/consumer" -B "$prefix/consumer/build" -DCMAKE_PREFIX_PATH="$prefix/usr" \
+  -DCMAKE_C_COMPILER="$cc" >/dev/null
+cmake --build "$prefix/consumer/build" >/dev/null
+expect_version "find_package" "$prefix/consumer/build/consumer"
+
+exported=$(nm -D --defined-only "$lib/libsprout.so" | awk '{ print $3 }' | grep -v '^sprout_' || true)
+[ -z "$exported" ] || {
+  echo "FAILED exports: libsprout.so exports more than sprout_*:" "$exported"
+  exit 1
+}
+echo "ok: exports"
+if [ -x "$prefix/usr/bin/sprout" ]; then
+  "$prefix/usr/bin/sprout" --version >/dev/null
+  echo "ok: program"
+fi
