@@ -33,6 +33,12 @@ struct fork_filter {
 struct fork_engine_options {
   bool verify;
   bool dry_run; /* ends after prepare with OK and nothing read */
+  /*
+   * Ends when every existing chunk was compared with the authority's digest (asked for with
+   * `compute`), nothing read: OK when all selected chunks exist and are right, else SPROUT_MISMATCH
+   * after one `differs` per file. prepare is called with reuse; the destination creates nothing.
+   */
+  bool verify_only;
   struct fork_filter filter;
   const char *model, *rank, *label; /* expected, NULL: any */
   uint64_t inflight_bytes;          /* over all sources; also bounds staging */
@@ -51,6 +57,9 @@ struct fork_engine_events {
   void (*finished)(void *context, const struct sprout_error *error); /* status OK: complete */
   /* A source was dropped (for logs, metrics, people). */
   void (*dropped)(void *context, const struct source *source, const struct sprout_error *error);
+  /* verify_only: a file with bytes that differ (wrong) or chunks that do not exist (missing), in
+   * manifest order, before finished. NULL: nobody asks. */
+  void (*differs)(void *context, const char *file, uint64_t wrong_bytes, uint64_t missing_bytes);
   void *context;
 };
 

@@ -91,7 +91,8 @@ struct source_ops {
   /*
    * Asks for digests of [first, first + count) <= SOURCE_DIGESTS_MAX; `compute`: the seed shall
    * compute missing ones now and answer when it has them. Answered by digests (possibly in several
-   * parts), or failed. At most SOURCE_DIGEST_REQUESTS at once.
+   * parts), or failed. At most SOURCE_DIGEST_REQUESTS at once. Allowed once the manifest came,
+   * also without open.
    */
   void (*request_digests)(struct source *source, uint64_t first, uint64_t count, bool compute);
   /* Progress for the seed's books; sent with the next heartbeat. */

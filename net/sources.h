@@ -34,8 +34,8 @@ SPROUT_MUST_CHECK enum sprout_status file_source_create(struct reactor *reactor,
 
 struct directory_options {
   const char *path;
-  bool force;             /* replace files in the way */
-  bool dry_run;           /* check only: create nothing */
+  bool force;   /* replace files in the way */
+  bool dry_run; /* check only: create nothing; with reuse, re-hash final names all the same */
   uint64_t staging_bytes; /* upper bound of staging memory */
 };
 

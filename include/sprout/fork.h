@@ -85,8 +85,17 @@ struct sprout_fork_options {
   const char *rank;  /* rank key [""] */
   const char *label; /* expected label [any] */
   bool no_verify;
-  bool force;                 /* replace files that are in the way */
-  bool dry_run;               /* plan and check only */
+  bool force;   /* replace files that are in the way */
+  bool dry_run; /* plan and check only */
+  /*
+   * Verify only: reads no weights, creates and changes nothing. Re-hashes what lies in `directory`
+   * under the final names and compares it with the digests of a seed, which computes the ones that
+   * it does not have yet. Ends with SPROUT_OK when every selected byte is there and right, else
+   * with SPROUT_MISMATCH: the error counts the files and names the first ones, `differs` gets every
+   * one. A file of another length counts as missing altogether. Needs `directory` and a source that
+   * has digests; with no_verify, dry_run or force it is SPROUT_INVALID.
+   */
+  bool verify_only;
   const char *const *include; /* globs on file paths [all] */
   size_t include_count;
   const char *const *exclude;
@@ -104,7 +113,9 @@ struct sprout_fork_options {
   uint64_t progress_interval_ns; /* [200 ms] */
   void (*progress)(void *context, const struct sprout_fork_progress *progress);
   void (*finished)(void *context, const struct sprout_fork_result *result);
-  void *context; /* passed to both callbacks, which run on the service's thread */
+  /* verify_only: once per file with wrong or missing bytes, in manifest order, before finished. */
+  void (*differs)(void *context, const char *file, uint64_t wrong_bytes, uint64_t missing_bytes);
+  void *context; /* passed to all callbacks, which run on the service's thread */
 };
 
 /* Starts a fork. Argument errors and destination checks that need no seed are reported here. Any

@@ -34,6 +34,16 @@ struct sprout_object_info {
   uint64_t length_bytes;
 };
 
+/* One file as it appears in a manifest. Its objects are [first_object, first_object +
+ * object_count), ordered by their place in the file. */
+struct sprout_file_info {
+  const char *path; /* relative, '/'-separated */
+  uint64_t length_bytes;
+  uint32_t first_object;
+  uint32_t object_count; /* 0 for an empty file */
+  bool executable;
+};
+
 /* Identity, size and version of what a seed serves. */
 struct sprout_manifest_info {
   const char
@@ -81,6 +91,11 @@ SPROUT_API void sprout_manifest_info(const struct sprout_manifest *manifest,
 SPROUT_API SPROUT_MUST_CHECK enum sprout_status
 sprout_manifest_object(const struct sprout_manifest *manifest, uint32_t index,
                        struct sprout_object_info *info_out);
+
+/* Fills *info_out for file `index` < file_count; SPROUT_RANGE otherwise. */
+SPROUT_API SPROUT_MUST_CHECK enum sprout_status
+sprout_manifest_file(const struct sprout_manifest *manifest, uint32_t index,
+                     struct sprout_file_info *info_out);
 
 #ifdef __cplusplus
 }
