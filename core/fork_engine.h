@@ -20,7 +20,12 @@
 
 struct fork_engine;
 
-/* Selects objects: files by include/exclude globs, tensors by tensor globs. */
+/*
+ * Selects objects: files by include/exclude globs, tensors by tensor globs. With `exact` (caller
+ * memory) exactly the objects manifest_find_object gives for these names are selected and globs are
+ * not looked at; a name that is missing selects nothing here: the destination's prepare reports all
+ * of them at once.
+ */
 struct fork_filter {
   const char *const *include;
   size_t include_count;
@@ -28,6 +33,8 @@ struct fork_filter {
   size_t exclude_count;
   const char *const *tensor;
   size_t tensor_count;
+  const char *const *exact;
+  size_t exact_count;
 };
 
 struct fork_engine_options {
@@ -70,7 +77,8 @@ SPROUT_MUST_CHECK enum sprout_status fork_engine_create(const struct fork_engine
                                                         struct destination *destination,
                                                         struct fork_engine **engine_out);
 /* Before or after start; at most SPROUT_MAX_SOURCES. The first with digests is the authority while
- * it lives. */
+ * it lives. Allowed inside `dropped` too: with a source added there the engine goes on, even when
+ * the dropped one was the last (that is how a last resort joins). */
 SPROUT_MUST_CHECK enum sprout_status fork_engine_add_source(struct fork_engine *engine,
                                                             struct source *source);
 void fork_engine_start(struct fork_engine *engine, uint64_t now_ns);
