@@ -3,8 +3,14 @@
  * A destination: where a fork's chunks go. A directory, caller memory, or nowhere.
  *
  * The engine maps a transfer before it posts the read (where shall the bytes land), stores it after
- * its chunks were verified, or releases it. No op calls back before it returned. Exactly one of
- * store and release follows each successful map.
+ * its chunks were verified (or before their digests are known: then they may come again), or
+ * releases it. No op calls back before it returned. Exactly one of store and release follows each
+ * successful map. The same bytes are never stored twice at once.
+ *
+ * Calls: prepare -> prepared; map/store/release; finish -> finished. abort -> aborted may follow
+ * anything but a successful `finished`, also a prepare or finish that still runs or that failed, or
+ * no prepare at all; it comes when nothing is mapped and every store was answered. After `aborted`
+ * or a successful `finished` no callback comes and it may be destroyed.
  */
 #ifndef CORE_DESTINATION_H
 #define CORE_DESTINATION_H
@@ -32,7 +38,8 @@ struct destination_transfer {
 
 struct destination_listener {
   /* Existing bytes: chunk `chunk` is already there with this digest (from re-hashing, after
-   * prepare). May come many times before prepared. */
+   * prepare). May come many times before prepared, once per chunk; for chunks of selected objects.
+   */
   void (*existing)(struct destination *destination, uint64_t chunk, const struct digest *digest);
   void (*prepared)(struct destination *destination,
                    const struct sprout_error *error); /* error->status OK: go on */
@@ -58,7 +65,8 @@ struct destination_ops {
   void (*release)(struct destination *destination, struct destination_transfer *transfer);
   /* All chunks are stored: make it whole (sync, final names). Then `finished`. */
   void (*finish)(struct destination *destination);
-  /* Stop; keep what can be resumed. No transfer is mapped. Then `aborted`. */
+  /* Stop; keep what can be resumed. No transfer is mapped or being stored. A prepare or finish
+   * under way is broken off (its answer may still come, or not). Then `aborted`. */
   void (*abort)(struct destination *destination);
   void (*destroy)(struct destination *destination);
 };

@@ -9,8 +9,20 @@
  *
  * Life: connect -> manifest | failed; open -> queued* -> ready | failed; post/flush -> landed*,
  * done; at any time failed. Before `failed` and before `closed` every posted read has been given
- * back through done. After `closed` no callback comes and no byte lands any more; only then may it
- * be destroyed. close is allowed in every state, once; `failed` needs a close as well.
+ * back through done; after `failed` only `closed` comes. After `closed` no callback comes and no
+ * byte lands any more; only then may it be destroyed, or connected again: a new life, of which only
+ * options are left over (fresh window, no admission, no request under way). close is allowed at any
+ * time between connect and closed, once; `failed` needs a close as well.
+ *
+ * One life speaks of one generation: the one of its manifest. A source that learns of another gives
+ * reads back with SPROUT_STALE, or says so in `granted`, or fails with SPROUT_STALE; it never
+ * delivers digests or an OK read of another generation. SPROUT_GONE (lease or manifest unknown to
+ * the seed) is told the same way. The engine then closes it and connects it again.
+ *
+ * What a status means to the engine is its retry class: a read done with "same source" is tried
+ * again there after a pause while the source lives on; any other error ends this life of the
+ * source. A source fails with DISCONNECTED when its transport broke (it may be connected again),
+ * with BUSY when the seed's queue is full (tried again within wait_ns).
  */
 #ifndef CORE_SOURCE_H
 #define CORE_SOURCE_H
@@ -91,8 +103,9 @@ struct source_ops {
   /*
    * Asks for digests of [first, first + count) <= SOURCE_DIGESTS_MAX; `compute`: the seed shall
    * compute missing ones now and answer when it has them. Answered by digests (possibly in several
-   * parts), or failed. At most SOURCE_DIGEST_REQUESTS at once. Allowed once the manifest came,
-   * also without open.
+   * parts that together cover the range once), or failed (also when no answer came in time). An
+   * answer to `compute` may leave some unknown: the engine asks again after a pause, a few times.
+   * At most SOURCE_DIGEST_REQUESTS at once. Allowed once the manifest came, also without open.
    */
   void (*request_digests)(struct source *source, uint64_t first, uint64_t count, bool compute);
   /* Progress for the seed's books; sent with the next heartbeat. */
@@ -116,5 +129,7 @@ struct source {
   bool last_resort;                       /* used only when no other source is usable */
   bool ordered;     /* lands bytes strictly in order: aliased destinations are allowed */
   bool has_digests; /* can be the authority (a plain directory cannot) */
+  /* Objects of its manifest that it can serve, one bit each; NULL: all. From the manifest on. */
+  const uint64_t *coverage;
 };
 #endif
