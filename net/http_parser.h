@@ -4,8 +4,13 @@
  * message out.
  *
  * One parser parses one message after the other of one connection. Untrusted input: limits of
- * core/limits.h; RTSP, ICE, CONNECT and Upgrade, obs-fold, both Content-Length and
- * Transfer-Encoding, and repeated Content-Length / Authorization / Host are refused.
+ * core/limits.h; RTSP, ICE, CONNECT and Upgrade, obs-fold, bare CR or LF, both Content-Length and
+ * Transfer-Encoding, codings other than chunked, trailers, and repeated headers (Accept and
+ * If-None-Match are joined) are refused. Paths: an invalid escape, a control character, an empty,
+ * "." or ".." part after decoding is refused.
+ *
+ * Memory: about 1 KiB per idle parser; what a message needs beyond that grows with the bytes that
+ * really arrived and is given back by http_parser_next.
  */
 #ifndef NET_HTTP_PARSER_H
 #define NET_HTTP_PARSER_H
@@ -52,7 +57,7 @@ struct http_message {
   const char *headers[HTTP_HEADER_COUNT]; /* NULL when absent; NUL-terminated */
   bool keep_alive;
   bool has_content_length;
-  uint64_t content_length;
+  uint64_t content_length;   /* 0 for answers that never have a body (1xx, 204, 304) */
   const unsigned char *body; /* requests, and responses parsed with buffered bodies */
   size_t body_bytes;
 };
@@ -79,9 +84,13 @@ SPROUT_MUST_CHECK enum sprout_status http_parser_create(enum http_parser_kind ki
 void http_parser_destroy(struct http_parser *parser);
 
 /*
- * Takes bytes until a message is whole or they end. *taken_out: how many were taken. On ERROR
- * *error has the status (INVALID: 400, TOO_LARGE: 413, 414 or 431 in native, METHOD, PROTOCOL for
- * responses) with message and hint.
+ * Takes bytes until a message is whole or they end. *taken_out: how many were taken; the next
+ * message begins right behind them. While a message waits to be taken (before http_parser_next)
+ * nothing is taken.
+ *
+ * On ERROR *error has status, message and hint; the error stays. Requests: INVALID, TOO_LARGE or
+ * METHOD, with the HTTP code in `native` where it is not the table's (400, 413, 405): 414, 417,
+ * 431, 501, 505. Responses: PROTOCOL, or TOO_LARGE for a body over the limit. NO_MEMORY for both.
  */
 enum http_parser_state http_parser_feed(struct http_parser *parser, const void *data,
                                         size_t length_bytes, size_t *taken_out,
@@ -93,6 +102,9 @@ const struct http_message *http_parser_message(const struct http_parser *parser)
 void http_parser_next(struct http_parser *parser);
 /* True when a message has begun and is not whole (header time-out applies). */
 bool http_parser_in_message(const struct http_parser *parser);
+
+/* True when a request's head is whole, its body has not begun, and it waits for "100 Continue". */
+bool http_parser_expects_continue(const struct http_parser *parser);
 
 /* Value of `name` in a raw query, percent-decoded into buffer; false when absent, malformed or too
  * long. */
