@@ -26,8 +26,8 @@ struct deferred {
   bool queued;
 };
 
-/* A blocking call for the worker pool; caller-owned until done. `run` on a worker thread, `done` on
- * the reactor's. */
+/* A blocking call for the worker pool; caller-owned until done. `run` on a worker thread (with all
+ * signals blocked), `done` on the reactor's. */
 struct work {
   void (*run)(struct work *work);
   void (*done)(struct work *work);
@@ -43,8 +43,8 @@ struct reactor_options {
 struct reactor_stats {
   uint64_t ticks;
   uint64_t completions;
-  uint64_t busy_ns; /* time not spent waiting */
-  uint64_t max_loop_ns;
+  uint64_t busy_ns;     /* time not spent waiting */
+  uint64_t max_loop_ns; /* the busy part of the longest tick */
 };
 
 SPROUT_MUST_CHECK enum sprout_status reactor_create(const struct reactor_options *options,
@@ -53,11 +53,16 @@ SPROUT_MUST_CHECK enum sprout_status reactor_create(const struct reactor_options
 /* Not while running; no operation, timer or work may be pending. */
 void reactor_destroy(struct reactor *reactor);
 
-/* Runs on the calling thread until reactor_stop. May be called again afterwards. */
+/* Runs on the calling thread until reactor_stop. May be called again afterwards, on any thread. */
 void reactor_run(struct reactor *reactor);
-/* One tick that waits at most timeout_ns; for tests and for draining during destruction. */
+/*
+ * One tick that waits at most timeout_ns; for tests and for draining during destruction. Ticks bind
+ * the reactor to their thread until reactor_leave (reactor_run leaves by itself).
+ */
 void reactor_tick(struct reactor *reactor, uint64_t timeout_ns);
-/* Any thread; async-signal-safe. */
+/* Called by the thread that ticked, before another one ticks or runs. See ring_detach. */
+void reactor_leave(struct reactor *reactor);
+/* Any thread; async-signal-safe. A stop that comes while nobody runs ends the next run at once. */
 void reactor_stop(struct reactor *reactor);
 
 /* CLOCK_MONOTONIC, read once per tick and refreshed before timers and deferred callbacks. */
@@ -68,17 +73,24 @@ void reactor_stats_get(const struct reactor *reactor, struct reactor_stats *stat
 void reactor_submit(struct reactor *reactor, struct ring_op *op);
 void reactor_cancel(struct reactor *reactor, struct ring_op *op);
 
-/* Never fails for timers within LIMIT_TIMERS; beyond that it aborts with a message (a bug). */
+/* Never fails for timers within LIMIT_TIMERS; beyond that an assertion fails (a bug). */
 void reactor_timer_start(struct reactor *reactor, struct timer *timer, uint64_t deadline_ns);
 void reactor_timer_stop(struct reactor *reactor, struct timer *timer);
 
-/* Runs `deferred` after the current callback, in this tick. Reactor's thread. Queued already:
- * harmless. */
+/*
+ * Runs `deferred` after the current callback, in this tick. Reactor's thread. Queued already:
+ * harmless. What is deferred by deferred callbacks runs in the same tick as well, up to a bound
+ * that lets I/O have its turn.
+ */
 void reactor_defer(struct reactor *reactor, struct deferred *deferred);
+/* Any thread, but only on the reactor's it is certain that `deferred` does not run just now. */
 void reactor_defer_cancel(struct reactor *reactor, struct deferred *deferred);
-/* The same from any other thread: wakes the reactor. */
+/* The same as reactor_defer from any thread: wakes the reactor. */
 void reactor_post(struct reactor *reactor, struct deferred *deferred);
 
-/* Hands a blocking call to the pool. It cannot be cancelled; wait for done. */
+/*
+ * Hands a blocking call to the pool. It cannot be cancelled; wait for done. On a machine that gives
+ * us no thread at all it runs on the reactor's.
+ */
 void reactor_work(struct reactor *reactor, struct work *work);
 #endif

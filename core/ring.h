@@ -8,7 +8,7 @@
  * that completion sooner; it never replaces it. Completions are first all reaped, then delivered:
  * `done` may submit, cancel and free its own operation.
  *
- * Back-ends: io_uring (ring_uring.c) and a scripted one for tests. Thread: the reactor's only.
+ * Back-end: io_uring (ring_uring.c). Thread: one at a time, see ring_detach.
  */
 #ifndef CORE_RING_H
 #define CORE_RING_H
@@ -24,8 +24,8 @@
 
 enum ring_kind {
   RING_NOP,
-  RING_ACCEPT,  /* multishot; result: descriptor */
-  RING_CONNECT, /* address, address_length */
+  RING_ACCEPT,  /* multishot; result: descriptor, close-on-exec and non-blocking */
+  RING_CONNECT, /* address, address_length; ECANCELED also after ring_detach */
   RING_RECV, /* buffer, length, msg_flags; with pooled: the ring picks a buffer when data is there
               */
   RING_SEND, /* buffer, length, msg_flags (MSG_NOSIGNAL is added) */
@@ -68,8 +68,15 @@ struct ring_op {
 
   /* the ring's own */
   bool in_flight;
-  bool queued; /* waits for a submission slot */
-  bool completed_last;
+  bool queued;         /* not with the kernel: waits for a submission slot or for a pooled buffer */
+  bool completed_last; /* waits for delivery */
+  bool cancel_wanted;  /* by the owner */
+  bool cancel_sent;    /* the kernel has not answered the cancellation yet */
+  bool withdrawn;      /* ring_detach takes it back from the kernel */
+  bool starved;        /* found no pooled buffer; `ticket` holds its place */
+  uint32_t held_flags; /* of a last completion that waits for the answer to cancel_sent */
+  int32_t fault_result; /* injected into a multishot operation that still has to end */
+  uint64_t ticket;
   struct list_node node;
   struct msghdr message;
 };
@@ -97,12 +104,27 @@ void ring_buffer_return(struct ring *ring, uint16_t pooled_index);
 
 /*
  * Submits everything queued, waits until a completion is there or timeout_ns has passed (0: does
- * not wait, UINT64_MAX: for ever), reaps all, then delivers. Returns the number delivered.
+ * not wait, UINT64_MAX: for ever), reaps all, then delivers. Returns the number delivered. A signal
+ * ends the wait early.
  */
 uint32_t ring_wait(struct ring *ring, uint64_t timeout_ns);
+/* The two halves of ring_wait: everything up to the reaping, and the delivery. */
+void ring_reap(struct ring *ring, uint64_t timeout_ns);
+uint32_t ring_deliver(struct ring *ring);
+
+/*
+ * The first wait binds the ring to its thread (the kernel ties requests to the thread that submits
+ * them, and drops them with it). Before another thread may wait, the bound one detaches: what is
+ * with the kernel is taken back and waits in the ring, completions that come meanwhile are
+ * delivered. Only a connect cannot be taken back: it ends with ECANCELED. Waits for running file
+ * I/O. Harmless when not bound.
+ */
+void ring_detach(struct ring *ring);
 
 /* Operations whose last completion was not delivered yet. */
 uint32_t ring_in_flight(const struct ring *ring);
+/* Time spent asleep in ring_reap since ring_create. */
+uint64_t ring_waited_ns(const struct ring *ring);
 
 #ifdef SPROUT_FAULTS
 /*
