@@ -286,11 +286,11 @@ static void errors_name_what_was_given_and_expected(void **state) {
 
 static void a_list_has_a_bound(void **state) {
   (void)state;
-  char words[OPTION_LIST_MAX + 1][8];
+  char words[OPTION_LIST_MAX + 1][16];
   char *argv[OPTION_LIST_MAX + 1];
   const char *positional[OPTION_LIST_MAX + 1];
   for (int i = 0; i <= OPTION_LIST_MAX; i++) {
-    snprintf(words[i], sizeof(words[i]), "-g%d", i);
+    snprintf(words[i], sizeof(words[i]), "-g%u", (unsigned)i % 100);
     argv[i] = words[i];
   }
   struct values values;
