@@ -4,7 +4,8 @@
  * argument, ids come from the caller.
  *
  * A fork is queued or running until it is closed by its owner, by lease expiry, or by an operator.
- * Slots are given in queue order.
+ * Slots are given in queue order. The structs belong to the admission; a pointer to a closed fork
+ * is valid until the next call that may close another.
  */
 #ifndef CORE_ADMISSION_H
 #define CORE_ADMISSION_H
@@ -34,11 +35,17 @@ struct admission_fork {
   uint64_t received_bytes; /* as the fork reports */
   uint64_t total_bytes;    /* likewise */
   uint64_t inflight_bytes; /* reads accepted and not sent whole */
+  bool expired;            /* closed because its lease ended */
   enum sprout_status result;
   char reason[96];
-  void *owner;           /* free for the service */
-  struct list_node node; /* in queue, running or closed */
-  struct list_node hash_node;
+  void *owner; /* free for the service */
+
+  /* the admission's own */
+  struct list_node node;       /* in queue, running or closed */
+  struct list_node hash_node;  /* by id */
+  struct list_node nonce_node; /* by nonce, while alive */
+  struct list_node lease_node; /* by end of lease, while alive */
+  uint32_t position;           /* in the queue; see admission_position */
 };
 
 struct admission_options {
@@ -61,11 +68,13 @@ SPROUT_MUST_CHECK enum sprout_status admission_open(struct admission *admission,
                                                     const uint8_t nonce[ADMISSION_ID_BYTES],
                                                     const char *peer, uint64_t now_ns,
                                                     struct admission_fork **fork_out);
+/* Also finds closed forks that are not forgotten yet; NULL when there is none. */
 struct admission_fork *admission_find(struct admission *admission,
                                       const uint8_t id[ADMISSION_ID_BYTES]);
-/* Extends the lease; SPROUT_GONE when closed. */
+/* Extends the lease; SPROUT_GONE when closed or over. */
 SPROUT_MUST_CHECK enum sprout_status
 admission_heartbeat(struct admission *admission, struct admission_fork *fork, uint64_t now_ns);
+/* Harmless when it is closed already. May forget an older closed fork. */
 void admission_close(struct admission *admission, struct admission_fork *fork,
                      enum sprout_status result, const char *reason, uint64_t now_ns);
 /* Closes one fork whose lease is over and returns it, or NULL. Call until NULL. */
@@ -73,12 +82,13 @@ struct admission_fork *admission_expire(struct admission *admission, uint64_t no
 /* Moves one queued fork into a free slot and returns it, or NULL. Call until NULL. */
 struct admission_fork *admission_promote(struct admission *admission, uint64_t now_ns);
 /* 1-based; 0 when not queued. */
-uint32_t admission_position(const struct admission *admission, const struct admission_fork *fork);
+uint32_t admission_position(struct admission *admission, const struct admission_fork *fork);
 uint32_t admission_running(const struct admission *admission);
 uint32_t admission_queued(const struct admission *admission);
 uint64_t admission_next_expiry(const struct admission *admission); /* ns or UINT64_MAX */
+/* From now on nothing new is opened; what is queued may still be promoted. */
 void admission_set_draining(struct admission *admission);
-/* Calls visit for running, queued, then closed forks. */
+/* Calls visit for running, queued, then closed forks; visit may close the fork it is given. */
 void admission_each(struct admission *admission,
                     void (*visit)(struct admission_fork *fork, void *context), void *context);
 #endif
