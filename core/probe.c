@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -171,7 +172,10 @@ static void gather(struct probe_facts *facts, int setup_errno) {
   facts->sysctl_disabled = read_number("/proc/sys/kernel/io_uring_disabled");
   facts->in_sysctl_group = in_group(read_number("/proc/sys/kernel/io_uring_group"));
   char status[8192];
-  if (!read_text("/proc/self/status", status, sizeof status)) return;
+  if (!read_text("/proc/self/status", status, sizeof status)) {
+    facts->seccomp_mode = prctl(PR_GET_SECCOMP, 0, 0, 0, 0);
+    return;
+  }
   facts->seccomp_mode = (int)field(status, "\nSeccomp:", 10, UINT32_MAX);
   unsigned long long capabilities = field(status, "\nCapEff:", 16, 0);
   if ((capabilities >> CAP_SYS_ADMIN & 1) != 0) facts->in_sysctl_group = true;

@@ -300,11 +300,15 @@ static void give_unused(struct ring *ring, uint32_t flags) {
   ring_pool_give(&ring->pool, index);
 }
 
+static bool found_no_buffer(const struct ring_op *op, int32_t result) {
+  return op->kind == RING_RECV && op->pooled && result == -ENOBUFS;
+}
+
 /* The last completion of an operation that was taken back, or that found no buffer, stays inside.
  */
 static bool goes_round(struct ring *ring, struct ring_op *op, int32_t result, uint32_t flags) {
   if (op->cancel_wanted) return false;
-  if (op->pooled && op->kind == RING_RECV && result == -ENOBUFS) {
+  if (found_no_buffer(op, result)) {
     op->withdrawn = false;
     starve(ring, op);
     return true;
@@ -321,6 +325,7 @@ static bool goes_round(struct ring *ring, struct ring_op *op, int32_t result, ui
 /* The operation's last completion: `op` is in no list, and its cancellation has been answered. */
 static void finish(struct ring *ring, struct ring_op *op, int32_t result, uint32_t flags) {
   if (goes_round(ring, op, result, flags)) return;
+  if (found_no_buffer(op, result)) result = -ECANCELED; /* before there was one */
   op->completed_last = true;
   append_event(ring, op, result, flags);
 }
