@@ -8,22 +8,55 @@
 /* Method, version and blanks of a request line; a status line with its reason. */
 #define FIRST_LINE_EXTRA_BYTES 64u
 #define BLANK_LINES_MAX 8u
+#define REQUEST_EDGE_BYTES 9u
+#define STATUS_CODE_AT 9u
 
 void http_framing_begin(struct http_framing *framing, bool request) {
   *framing = (struct http_framing){.request = request, .first_line = true};
 }
 
+/* " HTTP/1.1" */
+static bool request_line_ok(const struct http_framing *framing) {
+  static const char version[] = " HTTP/";
+  return framing->line_bytes >= REQUEST_EDGE_BYTES &&
+         memcmp(framing->edge, version, sizeof(version) - 1) == 0;
+}
+
+static bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+/* "HTTP/1.1 200 " or "HTTP/1.1 200" */
+static bool status_line_ok(const struct http_framing *framing) {
+  static const char version[] = "HTTP/";
+  const char *edge = framing->edge, *code = edge + STATUS_CODE_AT;
+  return framing->line_bytes >= STATUS_CODE_AT + 3 &&
+         memcmp(edge, version, sizeof(version) - 1) == 0 && code[-1] == ' ' && is_digit(code[0]) &&
+         is_digit(code[1]) && is_digit(code[2]) &&
+         (framing->line_bytes == STATUS_CODE_AT + 3 || code[3] == ' ');
+}
+
+/* Remembers what end_first_line looks at. */
+static void take_first_line_byte(struct http_framing *framing, char c) {
+  if (framing->request) {
+    memmove(framing->edge, framing->edge + 1, REQUEST_EDGE_BYTES - 1);
+    framing->edge[REQUEST_EDGE_BYTES - 1] = c;
+  } else if (framing->line_bytes < sizeof(framing->edge)) {
+    framing->edge[framing->line_bytes] = c;
+  }
+}
+
 /* The first line ends: empty ones before it are skipped (RFC 9112 2.2). */
 static void end_first_line(struct http_framing *framing) {
-  static const char version[] = " HTTP/";
   if (framing->line_bytes == 0) {
     if (++framing->blank_lines > BLANK_LINES_MAX)
       framing->wrong = "empty lines where a message should begin";
     return;
   }
-  if (framing->request && (framing->line_bytes < sizeof(framing->tail) ||
-                           memcmp(framing->tail, version, sizeof(version) - 1) != 0))
+  if (framing->request && !request_line_ok(framing))
     framing->wrong = "the request line does not end in HTTP/1.1";
+  if (!framing->request && !status_line_ok(framing))
+    framing->wrong = "the status line is not HTTP/1.1 and three digits";
   framing->first_line = false;
 }
 
@@ -55,8 +88,7 @@ static void take_byte(struct http_framing *framing, char c) {
   if ((value < 0x20 && c != '\t') || value == 0x7f) {
     framing->wrong = "a control character in the head";
   } else if (framing->first_line) {
-    memmove(framing->tail, framing->tail + 1, sizeof(framing->tail) - 1);
-    framing->tail[sizeof(framing->tail) - 1] = c;
+    take_first_line_byte(framing, c);
   } else if (framing->in_name) {
     take_name_byte(framing, c);
   }

@@ -31,7 +31,7 @@ struct http_framing {
   uint8_t blank_lines;
   uint32_t line_bytes; /* of this line, without its end */
   uint32_t head_bytes; /* of all lines behind the first */
-  char tail[9];        /* the last bytes of the first line */
+  char edge[13];       /* the last 9 bytes of a request line, the first 13 of a status line */
   const char *wrong;   /* static text */
 };
 

@@ -369,7 +369,9 @@ static void frame_body(struct http_parser *parser) {
   message->has_content_length = length != NULL;
   if (parser->kind == HTTP_PARSE_REQUESTS) return;
   int code = message->status_code;
-  if (code / 100 == 1 || code == 204 || code == 304) {
+  if (code < 100 || code > 599) {
+    fail_bad(parser, "a status code that is not 100 to 599");
+  } else if (code / 100 == 1 || code == 204 || code == 304) {
     message->content_length = 0;
     parser->chunked = false;
   } else if (!length && (!coding || parser->kind == HTTP_PARSE_RESPONSE_HEADS)) {

@@ -126,4 +126,15 @@ SPROUT_MUST_CHECK enum sprout_status wire_digests_decode(const void *data, size_
 SPROUT_MUST_CHECK enum sprout_status
 wire_digests_wanted_decode(const void *data, size_t length_bytes, uint64_t *first_out,
                            uint64_t *count_out, struct sprout_error *error);
+
+/* Errors: {"error":{"code","message","hint"}}. Appends. */
+SPROUT_MUST_CHECK enum sprout_status wire_error_encode_json(const struct sprout_error *error,
+                                                            struct wire_buffer *buffer);
+/*
+ * Reads the body of an answer with an error status. Never fails: a body that is not ours (a proxy's
+ * page) leaves the meaning to the HTTP status, which is also in error_out->native. The status is
+ * never SPROUT_OK; texts have no control characters.
+ */
+void wire_error_decode_json(const void *data, size_t length_bytes, int http_status,
+                            struct sprout_error *error_out);
 #endif
