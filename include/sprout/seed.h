@@ -69,6 +69,10 @@ struct sprout_seed_status {
   uint64_t sent_bytes;
   char listen[64];       /* actual ADDR:PORT */
   char admin_listen[64]; /* "" when there is none */
+  char model[128];       /* the model's name, cut to fit */
+  char manifest_id[33];  /* 32 hex digits */
+  uint32_t file_count;
+  uint32_t object_count;
 };
 
 /* Opens files, lays out the model, binds and listens. The seed serves once the service runs. */
