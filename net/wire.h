@@ -133,7 +133,9 @@ SPROUT_MUST_CHECK enum sprout_status wire_error_encode_json(const struct sprout_
 /*
  * Reads the body of an answer with an error status. Never fails: a body that is not ours (a proxy's
  * page) leaves the meaning to the HTTP status, which is also in error_out->native. The status is
- * never SPROUT_OK; texts have no control characters.
+ * what the answer means on this side, never SPROUT_OK and never one that ends a fork: "invalid" is
+ * SPROUT_PROTOCOL here, "unsupported" SPROUT_VERSION, and what concerns the seed's own files,
+ * memory or bugs SPROUT_UNAVAILABLE. Texts have no control characters.
  */
 void wire_error_decode_json(const void *data, size_t length_bytes, int http_status,
                             struct sprout_error *error_out);

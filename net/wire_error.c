@@ -66,11 +66,34 @@ static enum sprout_status status_of_http(int http_status) {
   case 416: return SPROUT_RANGE;
   case 425: return SPROUT_TOO_EARLY;
   case 429: return SPROUT_BUSY;
-  case 500: return SPROUT_INTERNAL;
-  case 502:
-  case 503: return SPROUT_UNAVAILABLE;
-  case 504: return SPROUT_TIMEOUT;
-  default: return http_status >= 400 && http_status < 500 ? SPROUT_INVALID : SPROUT_PROTOCOL;
+  default: return http_status >= 500 && http_status < 600 ? SPROUT_UNAVAILABLE : SPROUT_PROTOCOL;
+  }
+}
+
+/*
+ * What a seed's code means on this side. Codes about the seed's own files, memory or bugs must not
+ * be taken for ours, which end a fork; nor can a stranger make a fork look cancelled.
+ */
+static enum sprout_status status_of_peer(enum sprout_status status) {
+  switch (status) {
+  case SPROUT_DENIED:
+  case SPROUT_NOT_FOUND:
+  case SPROUT_METHOD:
+  case SPROUT_STALE:
+  case SPROUT_GONE:
+  case SPROUT_TOO_EARLY:
+  case SPROUT_BUSY:
+  case SPROUT_OVER_WINDOW:
+  case SPROUT_UNAVAILABLE:
+  case SPROUT_TOO_LARGE:
+  case SPROUT_RANGE:
+  case SPROUT_TIMEOUT:
+  case SPROUT_PROTOCOL:
+  case SPROUT_VERSION:
+  case SPROUT_MISMATCH: return status;
+  case SPROUT_INVALID: return SPROUT_PROTOCOL;
+  case SPROUT_UNSUPPORTED: return SPROUT_VERSION;
+  default: return SPROUT_UNAVAILABLE;
   }
 }
 
@@ -100,7 +123,7 @@ void wire_error_decode_json(const void *data, size_t length_bytes, int http_stat
   /* A code of a later version is read as its HTTP status; an error never says "ok". */
   bool known =
       code && status != SPROUT_OK && strcmp(sprout_status_info_of(status)->name, code) == 0;
-  if (!known) status = status_of_http(http_status);
+  status = known ? status_of_peer(status) : status_of_http(http_status);
   *error_out = (struct sprout_error){.status = status, .native = http_status};
   if (code) {
     copy_text(error_out->message, sizeof(error_out->message), json_object_get(body, "message"));

@@ -604,10 +604,42 @@ static void errors_come_back(void **state) {
     struct sprout_error got;
     assert_int_equal(wire_error_encode_json(&error, &buffer), SPROUT_OK);
     wire_error_decode_json(buffer.data, buffer.length_bytes, 418, &got);
-    assert_int_equal(got.status, i);
     assert_int_equal(got.native, 418);
     assert_string_equal(got.message, error.message);
     assert_string_equal(got.hint, error.hint);
+    /* A stranger's word never ends a fork: another source may be right. */
+    assert_int_not_equal(sprout_status_info_of(got.status)->retry, SPROUT_RETRY_FATAL);
+    if (sprout_status_info_of(error.status)->retry == SPROUT_RETRY_SAME_SOURCE ||
+        sprout_status_info_of(error.status)->retry == SPROUT_RETRY_RESTART)
+      assert_int_equal(got.status, i);
+    wire_buffer_destroy(&buffer);
+  }
+}
+
+static void codes_are_read_from_this_side(void **state) {
+  (void)state;
+  static const struct {
+    enum sprout_status said, meant;
+  } cases[] = {
+      {SPROUT_DENIED, SPROUT_DENIED},
+      {SPROUT_NOT_FOUND, SPROUT_NOT_FOUND},
+      {SPROUT_VERSION, SPROUT_VERSION},
+      {SPROUT_MISMATCH, SPROUT_MISMATCH},
+      {SPROUT_INVALID, SPROUT_PROTOCOL},
+      {SPROUT_UNSUPPORTED, SPROUT_VERSION},
+      {SPROUT_NO_MEMORY, SPROUT_UNAVAILABLE},
+      {SPROUT_CANCELLED, SPROUT_UNAVAILABLE},
+      {SPROUT_INTERNAL, SPROUT_UNAVAILABLE},
+      {SPROUT_NO_SPACE, SPROUT_UNAVAILABLE},
+      {SPROUT_DISCONNECTED, SPROUT_UNAVAILABLE},
+      {SPROUT_CORRUPT, SPROUT_UNAVAILABLE},
+  };
+  for (size_t i = 0; i < COUNT(cases); i++) {
+    struct wire_buffer buffer = {NULL, 0, 0};
+    struct sprout_error error = {.status = cases[i].said, .message = "m"}, got;
+    assert_int_equal(wire_error_encode_json(&error, &buffer), SPROUT_OK);
+    wire_error_decode_json(buffer.data, buffer.length_bytes, 500, &got);
+    assert_int_equal(got.status, cases[i].meant);
     wire_buffer_destroy(&buffer);
   }
 }
@@ -643,10 +675,11 @@ static void foreign_errors_fall_back_to_the_http_status(void **state) {
       {"{\"error\":{\"code\":\"gone\"}}", 500, SPROUT_GONE, "HTTP 500"},
       {"{\"error\":{\"code\":\"gone\",\"message\":7}}", 500, SPROUT_GONE, "HTTP 500"},
       {"{\"error\":{\"code\":\"gone\",\"message\":\"\\u001b[2J\"}}", 500, SPROUT_GONE, "?[2J"},
-      {"{\"error\":{\"code\":\"gone\",\"code\":\"busy\"}}", 500, SPROUT_INTERNAL, "HTTP 500"},
-      {"x", 418, SPROUT_INVALID, "HTTP 418"},
+      {"{\"error\":{\"code\":\"gone\",\"code\":\"busy\"}}", 500, SPROUT_UNAVAILABLE, "HTTP 500"},
+      {"x", 418, SPROUT_PROTOCOL, "HTTP 418"},
+      {"x", 400, SPROUT_PROTOCOL, "HTTP 400"},
       {"x", 301, SPROUT_PROTOCOL, "HTTP 301"},
-      {"x", 599, SPROUT_PROTOCOL, "HTTP 599"},
+      {"x", 599, SPROUT_UNAVAILABLE, "HTTP 599"},
       {"x", -1, SPROUT_PROTOCOL, "HTTP -1"},
   };
   for (size_t i = 0; i < COUNT(cases); i++) {
@@ -694,6 +727,7 @@ int main(void) {
       cmocka_unit_test(strange_values_are_refused_by_name),
       cmocka_unit_test(a_close_reason_is_fit_for_a_log),
       cmocka_unit_test(errors_come_back),
+      cmocka_unit_test(codes_are_read_from_this_side),
       cmocka_unit_test(an_error_looks_like_this),
       cmocka_unit_test(foreign_errors_fall_back_to_the_http_status),
       cmocka_unit_test(long_error_texts_are_cut),
