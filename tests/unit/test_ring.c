@@ -113,7 +113,7 @@ static void test_sockets(void **state) {
   int listener = listen_on(&address, 8);
   struct tracked accept_one = {.op = {.kind = RING_ACCEPT, .fd = listener, .done = track}};
   ring_submit(ring, &accept_one.op);
-  int client = socket(AF_INET, SOCK_STREAM, 0);
+  int client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   assert_int_equal(run(ring, connect_op(client, &address)), 0);
   finish(ring, &accept_one);
   int server = accept_one.result;
@@ -340,6 +340,8 @@ static void open_bench(struct bench *bench) {
   struct sockaddr_in address;
   make_pair(bench->pair);
   make_pair(bench->full);
+  fcntl(bench->full[0], F_SETFL, O_NONBLOCK); /* the ring waits all the same */
+  fcntl(bench->pair[0], F_SETFL, O_NONBLOCK);
   fill_up(bench->full[0]);
   assert_int_equal(pipe(bench->empty), 0);
   bench->listener = listen_on(&address, 8);
@@ -350,7 +352,7 @@ static void open_bench(struct bench *bench) {
                          sizeof bench->crowded_address);
     assert_true(result == 0 || errno == EINPROGRESS);
   }
-  bench->connecting = socket(AF_INET, SOCK_STREAM, 0);
+  bench->connecting = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   bench->file = memfd_create("bench", MFD_CLOEXEC);
   bench->spare = dup(bench->file);
   bench->iov = (struct iovec){bench->bytes, sizeof bench->bytes};

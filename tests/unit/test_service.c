@@ -123,6 +123,9 @@ static void test_stop_before_run(void **state) {
   sprout_service_destroy(service);
 }
 
+#ifndef __SANITIZE_THREAD__ /* which keeps signals back, also while the loop sleeps in the ring */
+#define SIGNALS_ARRIVE
+
 static struct sprout_service *signalled;
 
 static void on_signal(int number) {
@@ -160,6 +163,8 @@ static void test_run_until_signal(void **state) {
   sigaction(SIGUSR1, &before, NULL);
   sprout_service_destroy(service);
 }
+
+#endif
 
 /* An operation that is pending for ever and is closed in two phases, as seeds and forks do. */
 struct object {
@@ -296,7 +301,9 @@ int main(void) {
       cmocka_unit_test(test_start_twice),
       cmocka_unit_test(test_restart),
       cmocka_unit_test(test_stop_before_run),
+#ifdef SIGNALS_ARRIVE
       cmocka_unit_test(test_run_until_signal),
+#endif
       cmocka_unit_test(test_object_that_never_ran),
       cmocka_unit_test(test_object_while_running),
       cmocka_unit_test(test_object_after_stop),
