@@ -232,6 +232,40 @@ static void test_object_after_stop(void **state) {
   sprout_service_destroy(object.service);
 }
 
+struct delayed {
+  struct sprout_service *service;
+  struct timer timer;
+  bool fired;
+};
+
+static void delay_over(struct timer *timer) {
+  struct delayed *delayed = container_of(timer, struct delayed, timer);
+  delayed->fired = true;
+  service_notify(delayed->service);
+}
+
+static void start_delay(void *context) {
+  struct delayed *delayed = context;
+  struct reactor *reactor = service_reactor(delayed->service);
+  delayed->timer.fired = delay_over;
+  reactor_timer_start(reactor, &delayed->timer, reactor_now(reactor) + 5000000);
+}
+
+/* The waiter sleeps until it is notified, and looks again. */
+static void test_wait_for_something_slow(void **state) {
+  (void)state;
+  struct sprout_service *service = create();
+  for (int round = 0; round < 4; round++) {
+    if (round == 2) start(service);
+    struct delayed delayed = {.service = service};
+    service_call(service, start_delay, &delayed);
+    service_notify(service); /* of something else */
+    service_wait(service, &delayed.fired);
+    assert_true(delayed.fired);
+  }
+  sprout_service_destroy(service);
+}
+
 /* Many threads call and wait while the service starts and stops under them. */
 struct crowd {
   struct sprout_service *service;
@@ -307,6 +341,7 @@ int main(void) {
       cmocka_unit_test(test_object_that_never_ran),
       cmocka_unit_test(test_object_while_running),
       cmocka_unit_test(test_object_after_stop),
+      cmocka_unit_test(test_wait_for_something_slow),
       cmocka_unit_test(test_crowd),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
