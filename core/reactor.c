@@ -231,7 +231,7 @@ void reactor_run(struct reactor *reactor) {
 }
 
 void reactor_leave(struct reactor *reactor) {
-  reactor->now_ns = clock_ns();
+  reactor_refresh(reactor);
   ring_detach(reactor->ring);
 }
 
@@ -244,6 +244,10 @@ void reactor_stop(struct reactor *reactor) {
 
 uint64_t reactor_now(const struct reactor *reactor) {
   return reactor->now_ns;
+}
+
+void reactor_refresh(struct reactor *reactor) {
+  reactor->now_ns = clock_ns();
 }
 
 struct ring *reactor_ring(struct reactor *reactor) {

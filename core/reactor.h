@@ -67,6 +67,8 @@ void reactor_stop(struct reactor *reactor);
 
 /* CLOCK_MONOTONIC, read once per tick and refreshed before timers and deferred callbacks. */
 uint64_t reactor_now(const struct reactor *reactor);
+/* Reads the clock for reactor_now: for who uses the reactor while it does not tick. */
+void reactor_refresh(struct reactor *reactor);
 struct ring *reactor_ring(struct reactor *reactor);
 void reactor_stats_get(const struct reactor *reactor, struct reactor_stats *stats_out);
 

@@ -207,6 +207,7 @@ static void call_directly(struct sprout_service *service, struct call *call) {
   set_driver(service, DRIVER_CALL);
   pthread_mutex_unlock(&service->lock);
   reactor_defer_cancel(service->reactor, &call->deferred); /* a loop may have ended before it */
+  reactor_refresh(service->reactor);
   call->call(call->context);
   pthread_mutex_lock(&service->lock);
   set_driver(service, DRIVER_NONE);

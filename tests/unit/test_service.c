@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -31,6 +32,7 @@ struct seen {
   pthread_t thread;
   int count;
   bool on_thread;
+  uint64_t now_ns;
 };
 
 static void see(void *context) {
@@ -64,6 +66,24 @@ static void test_call_when_not_running(void **state) {
   assert_true(pthread_equal(seen.thread, pthread_self()));
   assert_false(service_on_thread(service));
   sprout_service_destroy(service);
+}
+
+static void see_clock(void *context) {
+  struct seen *seen = context;
+  seen->now_ns = reactor_now(service_reactor(seen->service));
+}
+
+/* Deadlines that are set before the service runs count from now, not from its creation. */
+static void test_clock_when_not_running(void **state) {
+  (void)state;
+  struct seen seen = {.service = create()};
+  struct timespec now;
+  for (int i = 0; i < 3; i++) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    service_call(seen.service, see_clock, &seen);
+    assert_true(seen.now_ns >= (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+  }
+  sprout_service_destroy(seen.service);
 }
 
 static void nested(void *context) {
@@ -331,6 +351,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_options),
       cmocka_unit_test(test_call_when_not_running),
+      cmocka_unit_test(test_clock_when_not_running),
       cmocka_unit_test(test_call_when_running),
       cmocka_unit_test(test_start_twice),
       cmocka_unit_test(test_restart),
