@@ -7,6 +7,7 @@
 #include "net/http_parser.h"
 
 #include "core/limits.h"
+#include "net/http_fields.h"
 #include "net/http_framing.h"
 #include "net/http_target.h"
 
@@ -16,42 +17,11 @@
 #include <string.h>
 #include <strings.h>
 
-/* Enough for the target and the headers of an ordinary request: no allocation then. */
-#define STORE_INLINE_BYTES 512u
-/* A store that grew no larger than this is kept for the next message. */
-#define STORE_KEPT_BYTES 4096u
-#define FIELD_NAME_BYTES 24u
 /* Offsets into the store are 32 bits. */
 #define BODY_LIMIT_MAX (1u << 30)
 /* Framing bytes that a chunked body may have for each byte of content, beyond LIMIT_HEADER_BYTES.
  */
 #define CHUNK_OVERHEAD 8u
-
-/* Headers that are looked at here, behind those that a message shows. */
-enum {
-  FIELD_CONTENT_LENGTH = HTTP_HEADER_COUNT,
-  FIELD_TRANSFER_ENCODING,
-  FIELD_UPGRADE,
-  FIELD_COUNT,
-  FIELD_OTHER = FIELD_COUNT
-};
-
-static const char *const field_names[FIELD_COUNT] = {
-    [HTTP_HEADER_HOST] = "host",
-    [HTTP_HEADER_AUTHORIZATION] = "authorization",
-    [HTTP_HEADER_ACCEPT] = "accept",
-    [HTTP_HEADER_RANGE] = "range",
-    [HTTP_HEADER_IF_NONE_MATCH] = "if-none-match",
-    [HTTP_HEADER_IF_RANGE] = "if-range",
-    [HTTP_HEADER_CONTENT_TYPE] = "content-type",
-    [HTTP_HEADER_CONTENT_RANGE] = "content-range",
-    [HTTP_HEADER_ETAG] = "etag",
-    [HTTP_HEADER_RETRY_AFTER] = "retry-after",
-    [HTTP_HEADER_EXPECT] = "expect",
-    [FIELD_CONTENT_LENGTH] = "content-length",
-    [FIELD_TRANSFER_ENCODING] = "transfer-encoding",
-    [FIELD_UPGRADE] = "upgrade",
-};
 
 enum phase {
   PHASE_HEAD,    /* waits for the end of the head */
@@ -81,22 +51,13 @@ struct http_parser {
   bool head_done; /* llhttp saw the end of the head */
   bool chunked;
   bool keep_alive;
-  uint8_t field; /* that is being received */
-  uint8_t name_length;
-  char name[FIELD_NAME_BYTES];
-  uint32_t value_offset;
-  uint32_t target_offset, path_offset, query_offset;
-  uint32_t fields[FIELD_COUNT]; /* offsets of values in the store; 0: absent */
-  uint32_t body_offset;
+  uint32_t target_offset, path_offset, query_offset, body_offset; /* in the fields' store */
   uint64_t body_left;
   uint64_t chunk_raw_bytes; /* of a chunked body, framing included */
   const char *unframed;     /* in the input: behind the last content of a chunk */
 
-  /* Target, values and body, one behind the other; offset 0 is never used. */
-  char *store;
-  uint32_t store_used, store_capacity;
   struct http_message message;
-  char store_inline[STORE_INLINE_BYTES];
+  struct http_fields fields;
 };
 
 /* --- failing --- */
@@ -149,135 +110,67 @@ static enum http_parser_state report_failure(const struct http_parser *parser,
   return HTTP_PARSER_ERROR;
 }
 
-/* --- the store --- */
-
-static bool store_reserve(struct http_parser *parser, size_t bytes) {
-  size_t needed = (size_t)parser->store_used + bytes;
-  if (needed <= parser->store_capacity) return true;
-  size_t capacity = parser->store_capacity;
-  while (capacity < needed) capacity *= 2;
-  assert(capacity <= UINT32_MAX);
-  char *grown =
-      parser->store == parser->store_inline ? malloc(capacity) : realloc(parser->store, capacity);
-  if (!grown) {
-    fail(parser, SPROUT_NO_MEMORY, 0, "no memory for an HTTP message", NULL);
-    return false;
-  }
-  if (parser->store == parser->store_inline) memcpy(grown, parser->store, parser->store_used);
-  parser->store = grown;
-  parser->store_capacity = (uint32_t)capacity;
-  return true;
+static void fail_memory(struct http_parser *parser) {
+  fail(parser, SPROUT_NO_MEMORY, 0, "no memory for an HTTP message", NULL);
 }
 
-static bool store_append(struct http_parser *parser, const void *data, size_t length_bytes) {
-  if (!store_reserve(parser, length_bytes)) return false;
-  memcpy(parser->store + parser->store_used, data, length_bytes);
-  parser->store_used += (uint32_t)length_bytes;
-  return true;
-}
-
-static void store_release(struct http_parser *parser) {
-  if (parser->store != parser->store_inline) free(parser->store);
-  parser->store = parser->store_inline;
-  parser->store_capacity = STORE_INLINE_BYTES;
-}
-
-static const char *field_value(const struct http_parser *parser, unsigned field) {
-  return parser->fields[field] ? parser->store + parser->fields[field] : NULL;
+/* Appends to the store, or fails the parser. Results are llhttp's. */
+static int keep(struct http_parser *parser, const void *data, size_t length_bytes) {
+  if (http_fields_append(&parser->fields, data, length_bytes)) return 0;
+  fail_memory(parser);
+  return -1;
 }
 
 /* --- llhttp's callbacks: only for the head and for chunked bodies --- */
 
 static int on_target(llhttp_t *llhttp, const char *at, size_t length_bytes) {
   struct http_parser *parser = llhttp->data;
-  if (!parser->target_offset) parser->target_offset = parser->store_used;
-  if (parser->store_used - parser->target_offset + length_bytes > LIMIT_TARGET_BYTES) {
+  if (!parser->target_offset) parser->target_offset = parser->fields.used_bytes;
+  if (parser->fields.used_bytes - parser->target_offset + length_bytes > LIMIT_TARGET_BYTES) {
     fail(parser, SPROUT_TOO_LARGE, 414, "the request target is too long", NULL);
     return -1;
   }
-  return store_append(parser, at, length_bytes) ? 0 : -1;
+  return keep(parser, at, length_bytes);
 }
 
 static int on_target_complete(llhttp_t *llhttp) {
-  return store_append(llhttp->data, "", 1) ? 0 : -1;
+  return keep(llhttp->data, "", 1);
 }
 
-static int on_field(llhttp_t *llhttp, const char *at, size_t length_bytes) {
+static int on_name(llhttp_t *llhttp, const char *at, size_t length_bytes) {
   struct http_parser *parser = llhttp->data;
   if (parser->head_done) {
     fail_bad(parser, "trailers behind a chunked body are not taken");
     return -1;
   }
-  if (length_bytes >= FIELD_NAME_BYTES - parser->name_length) {
-    parser->name_length = FIELD_NAME_BYTES; /* longer than any that matters */
-    return 0;
-  }
-  memcpy(parser->name + parser->name_length, at, length_bytes);
-  parser->name_length = (uint8_t)(parser->name_length + length_bytes);
+  http_fields_name(&parser->fields, at, length_bytes);
   return 0;
 }
 
-static int on_field_complete(llhttp_t *llhttp) {
+static int on_name_complete(llhttp_t *llhttp) {
   struct http_parser *parser = llhttp->data;
-  size_t length = parser->name_length;
-  parser->name_length = 0;
-  parser->value_offset = parser->store_used;
-  parser->field = FIELD_OTHER;
-  if (length == FIELD_NAME_BYTES) return 0;
-  for (uint8_t field = 0; field < FIELD_COUNT; field++) {
-    if (strlen(field_names[field]) == length &&
-        strncasecmp(field_names[field], parser->name, length) == 0) {
-      parser->field = field;
-      break;
-    }
-  }
+  http_fields_name_end(&parser->fields);
   return 0;
 }
 
 static int on_value(llhttp_t *llhttp, const char *at, size_t length_bytes) {
   struct http_parser *parser = llhttp->data;
-  if (parser->field == FIELD_OTHER) return 0;
-  return store_append(parser, at, length_bytes) ? 0 : -1;
-}
-
-/* A list header came again: its values become one, behind the new one. */
-static bool join_values(struct http_parser *parser, uint32_t old_offset, uint32_t new_offset) {
-  size_t old_bytes = strlen(parser->store + old_offset);
-  size_t new_bytes = strlen(parser->store + new_offset);
-  uint32_t joined = parser->store_used;
-  if (!store_reserve(parser, old_bytes + new_bytes + 3)) return false;
-  if (old_bytes + new_bytes > LIMIT_HEADER_BYTES) {
-    fail(parser, SPROUT_TOO_LARGE, 431, "the headers are too long", NULL);
-    return false;
-  }
-  char *to = parser->store + joined;
-  memcpy(to, parser->store + old_offset, old_bytes);
-  memcpy(to + old_bytes, ", ", 2);
-  memcpy(to + old_bytes + 2, parser->store + new_offset, new_bytes + 1);
-  /* Only the joined value stays, so that a header repeated often cannot grow the store. */
-  memmove(parser->store + new_offset, to, old_bytes + new_bytes + 3);
-  parser->store_used = new_offset + (uint32_t)(old_bytes + new_bytes + 3);
-  return true;
+  if (http_fields_value(&parser->fields, at, length_bytes)) return 0;
+  fail_memory(parser);
+  return -1;
 }
 
 static int on_value_complete(llhttp_t *llhttp) {
   struct http_parser *parser = llhttp->data;
-  unsigned field = parser->field;
-  if (field == FIELD_OTHER) return 0;
-  while (parser->store_used > parser->value_offset &&
-         strchr(" \t", parser->store[parser->store_used - 1]))
-    parser->store_used--;
-  if (!store_append(parser, "", 1)) return -1;
-  if (parser->fields[field]) {
-    if (field != HTTP_HEADER_ACCEPT && field != HTTP_HEADER_IF_NONE_MATCH) {
-      fail_bad(parser, "a header that may come once came twice");
-      parser->failure.detail = field_names[field];
-      return -1;
-    }
-    if (!join_values(parser, parser->fields[field], parser->value_offset)) return -1;
+  switch (http_fields_value_end(&parser->fields)) {
+  case HTTP_FIELDS_OK: return 0;
+  case HTTP_FIELDS_NO_MEMORY: fail_memory(parser); break;
+  case HTTP_FIELDS_REPEATED:
+    fail_bad(parser, "a header came again that must not");
+    parser->failure.detail = http_fields_current(&parser->fields);
+    break;
   }
-  parser->fields[field] = parser->value_offset;
-  return 0;
+  return -1;
 }
 
 static int on_head_complete(llhttp_t *llhttp) {
@@ -300,11 +193,11 @@ static int on_body(llhttp_t *llhttp, const char *at, size_t length_bytes) {
   assert(parser->phase == PHASE_CHUNKED);
   if (!check_chunk_framing(parser, at)) return -1;
   parser->unframed = at + length_bytes;
-  if (length_bytes > parser->body_limit - (parser->store_used - parser->body_offset)) {
+  if (length_bytes > parser->body_limit - (parser->fields.used_bytes - parser->body_offset)) {
     fail(parser, SPROUT_TOO_LARGE, 0, "the body is too large", NULL);
     return -1;
   }
-  return store_append(parser, at, length_bytes) ? 0 : -1;
+  return keep(parser, at, length_bytes);
 }
 
 static int on_complete(llhttp_t *llhttp) {
@@ -315,8 +208,8 @@ static int on_complete(llhttp_t *llhttp) {
 static const llhttp_settings_t settings = {
     .on_url = on_target,
     .on_url_complete = on_target_complete,
-    .on_header_field = on_field,
-    .on_header_field_complete = on_field_complete,
+    .on_header_field = on_name,
+    .on_header_field_complete = on_name_complete,
     .on_header_value = on_value,
     .on_header_value_complete = on_value_complete,
     .on_headers_complete = on_head_complete,
@@ -354,8 +247,8 @@ static bool parse_length(const char *text, uint64_t *length_out) {
 /* Where the body ends (RFC 9112 6.3), without the cases in which nobody can tell. */
 static void frame_body(struct http_parser *parser) {
   struct http_message *message = &parser->message;
-  const char *length = field_value(parser, FIELD_CONTENT_LENGTH);
-  const char *coding = field_value(parser, FIELD_TRANSFER_ENCODING);
+  const char *length = http_fields_get(&parser->fields, HTTP_FIELD_CONTENT_LENGTH);
+  const char *coding = http_fields_get(&parser->fields, HTTP_FIELD_TRANSFER_ENCODING);
   if (length && coding) {
     fail_bad(parser, "both Content-Length and Transfer-Encoding");
   } else if (coding && parser->llhttp.http_minor == 0) {
@@ -382,37 +275,39 @@ static void frame_body(struct http_parser *parser) {
 static void check_request(struct http_parser *parser) {
   struct http_message *message = &parser->message;
   message->method = method_of(&parser->llhttp);
-  char *target = parser->store + parser->target_offset;
-  const char *expect = field_value(parser, HTTP_HEADER_EXPECT);
+  char *target = parser->fields.store + parser->target_offset;
+  const char *expect = http_fields_get(&parser->fields, HTTP_HEADER_EXPECT);
   if (parser->llhttp.method == HTTP_CONNECT ||
       (parser->llhttp.method == HTTP_OPTIONS && strcmp(target, "*") == 0)) {
     fail(parser, SPROUT_METHOD, 0, "this HTTP method is not taken here",
          "Use GET, HEAD, POST, PATCH or DELETE.");
     return;
   }
-  if (!parser->fields[HTTP_HEADER_HOST] && parser->llhttp.http_minor > 0)
+  if (!http_fields_get(&parser->fields, HTTP_HEADER_HOST) && parser->llhttp.http_minor > 0)
     fail_bad(parser, "HTTP/1.1 without a Host header");
-  if (parser->fields[FIELD_UPGRADE]) fail_bad(parser, "Upgrade to another protocol is not taken");
+  if (http_fields_get(&parser->fields, HTTP_FIELD_UPGRADE))
+    fail_bad(parser, "Upgrade to another protocol is not taken");
   if (expect && strcasecmp(expect, "100-continue") != 0)
     fail(parser, SPROUT_INVALID, 417, "an expectation other than 100-continue", NULL);
   const char *path = target, *query = target;
   const char *wrong = http_target_split(target, &path, &query);
   if (wrong) fail(parser, SPROUT_INVALID, 0, wrong, "Ask for an absolute path, \"/v1/...\".");
-  parser->path_offset = (uint32_t)(path - parser->store);
-  parser->query_offset = (uint32_t)(query - parser->store);
+  parser->path_offset = (uint32_t)(path - parser->fields.store);
+  parser->query_offset = (uint32_t)(query - parser->fields.store);
 }
 
 /* The message is whole: pointers into the store, which moves no more. */
 static void finish(struct http_parser *parser) {
   struct http_message *message = &parser->message;
-  for (unsigned i = 0; i < HTTP_HEADER_COUNT; i++) message->headers[i] = field_value(parser, i);
+  for (unsigned i = 0; i < HTTP_HEADER_COUNT; i++)
+    message->headers[i] = http_fields_get(&parser->fields, i);
   if (parser->kind == HTTP_PARSE_REQUESTS) {
-    message->path = parser->store + parser->path_offset;
-    message->query = parser->store + parser->query_offset;
+    message->path = parser->fields.store + parser->path_offset;
+    message->query = parser->fields.store + parser->query_offset;
   }
   message->keep_alive = parser->keep_alive;
-  message->body = (const unsigned char *)parser->store + parser->body_offset;
-  message->body_bytes = parser->store_used - parser->body_offset;
+  message->body = (const unsigned char *)parser->fields.store + parser->body_offset;
+  message->body_bytes = parser->fields.used_bytes - parser->body_offset;
   parser->phase = PHASE_WHOLE;
 }
 
@@ -430,7 +325,7 @@ static void finish_head(struct http_parser *parser) {
   if (parser->kind == HTTP_PARSE_REQUESTS) check_request(parser);
   frame_body(parser);
   if (parser->phase == PHASE_FAILED) return;
-  parser->body_offset = parser->store_used;
+  parser->body_offset = parser->fields.used_bytes;
   parser->body_left = message->content_length;
   if (parser->kind == HTTP_PARSE_RESPONSE_HEADS || (!parser->chunked && !parser->body_left)) {
     finish(parser);
@@ -477,7 +372,7 @@ static size_t take_head(struct http_parser *parser, const char *data, size_t len
 
 static size_t take_length(struct http_parser *parser, const char *data, size_t length_bytes) {
   size_t taken = parser->body_left < length_bytes ? (size_t)parser->body_left : length_bytes;
-  if (!store_append(parser, data, taken)) return 0;
+  if (keep(parser, data, taken) != 0) return 0;
   parser->body_left -= taken;
   if (parser->body_left == 0) finish(parser);
   return taken;
@@ -492,7 +387,7 @@ static size_t take_chunked(struct http_parser *parser, const char *data, size_t 
   assert(taken <= length_bytes);
   if (!check_chunk_framing(parser, data + taken)) return taken;
   parser->chunk_raw_bytes += taken;
-  uint64_t body_bytes = parser->store_used - parser->body_offset;
+  uint64_t body_bytes = parser->fields.used_bytes - parser->body_offset;
   if (code != HPE_OK && code != HPE_PAUSED) {
     fail_llhttp(parser, code);
   } else if (parser->chunk_raw_bytes > LIMIT_HEADER_BYTES + body_bytes * (1 + CHUNK_OVERHEAD)) {
@@ -508,16 +403,12 @@ static size_t take_chunked(struct http_parser *parser, const char *data, size_t 
 
 static void begin_message(struct http_parser *parser) {
   llhttp_reset(&parser->llhttp);
-  if (parser->store_capacity > STORE_KEPT_BYTES) store_release(parser);
+  http_fields_begin(&parser->fields);
   parser->phase = PHASE_HEAD;
   http_framing_begin(&parser->framing, parser->kind == HTTP_PARSE_REQUESTS);
   parser->head_done = parser->chunked = parser->keep_alive = false;
-  parser->field = FIELD_OTHER;
-  parser->name_length = 0;
   parser->target_offset = parser->path_offset = parser->query_offset = 0;
-  memset(parser->fields, 0, sizeof(parser->fields));
   parser->chunk_raw_bytes = 0;
-  parser->store_used = 1;
   parser->message = (struct http_message){.path = "", .query = ""};
 }
 
@@ -528,8 +419,7 @@ enum sprout_status http_parser_create(enum http_parser_kind kind, size_t body_li
   if (!parser) return SPROUT_NO_MEMORY;
   parser->kind = kind;
   parser->body_limit = body_limit_bytes ? body_limit_bytes : LIMIT_BODY_BYTES;
-  parser->store = parser->store_inline;
-  parser->store_capacity = STORE_INLINE_BYTES;
+  http_fields_init(&parser->fields);
   llhttp_init(&parser->llhttp, kind == HTTP_PARSE_REQUESTS ? HTTP_REQUEST : HTTP_RESPONSE,
               &settings);
   parser->llhttp.data = parser;
@@ -540,7 +430,7 @@ enum sprout_status http_parser_create(enum http_parser_kind kind, size_t body_li
 
 void http_parser_destroy(struct http_parser *parser) {
   if (!parser) return;
-  store_release(parser);
+  http_fields_destroy(&parser->fields);
   free(parser);
 }
 
@@ -582,6 +472,6 @@ bool http_parser_in_message(const struct http_parser *parser) {
 
 bool http_parser_expects_continue(const struct http_parser *parser) {
   if (parser->phase != PHASE_LENGTH && parser->phase != PHASE_CHUNKED) return false;
-  return parser->fields[HTTP_HEADER_EXPECT] && parser->store_used == parser->body_offset &&
-         parser->chunk_raw_bytes == 0;
+  return http_fields_get(&parser->fields, HTTP_HEADER_EXPECT) &&
+         parser->fields.used_bytes == parser->body_offset && parser->chunk_raw_bytes == 0;
 }

@@ -159,6 +159,12 @@ static void requests_are_read_at_every_split(void **state) {
        "0 /x [3=bytes=0-] [5=\"e\"]\n"},
       {"GET /x HTTP/1.1\r\n" HOST "Accept: a\r\nAccept: b\r\nAccept:c\r\n\r\n",
        "0 /x [2=a, b, c]\n"},
+      {"GET /x HTTP/1.1\r\n" HOST "Accept: a\r\nIf-None-Match: x\r\nAccept: b\r\n"
+       "If-None-Match: \r\nAccept: c\r\nAccept:\r\n\r\n",
+       "0 /x [2=a, b, c, ] [4=x, ]\n"},
+      {"GET /x HTTP/1.1\r\n" HOST "Accept: a\r\nAccept: a\r\nAccept: a\r\nAccept: a\r\n"
+       "Accept: a\r\nAccept: a\r\n\r\n",
+       "invalid 0\n"},
       {"POST /r HTTP/1.1\r\n" HOST "Content-Length: 5\r\nContent-Type: application/msgpack\r\n\r\n"
        "hello",
        "2 /r [6=application/msgpack] length 5 body hello\n"},
