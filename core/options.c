@@ -131,7 +131,7 @@ static bool within(const struct option *option, uint64_t value) {
 
 /* Converts into `slot`; false: the text is not a value of this type, or out of bounds. */
 static bool convert(const struct option *option, const char *text, void *slot) {
-  uint64_t number;
+  uint64_t number = 0;
   switch (option->type) {
   case OPTION_FLAG: return parse_flag(text, slot);
   case OPTION_CHOICE:
