@@ -27,6 +27,7 @@
   X(LIMIT_MANIFEST_BYTES, 268435456, "bytes", "the manifest is refused")                           \
   X(LIMIT_OBJECTS, 1048576, "objects per manifest", "the manifest is refused")                     \
   X(LIMIT_FILES, 65536, "files per manifest", "the manifest is refused")                           \
+  X(LIMIT_CHUNKS, 16777216, "chunks per manifest", "the manifest is refused")                      \
   X(LIMIT_NAME_BYTES, 4096, "bytes per name or path", "the manifest is refused")                   \
   X(LIMIT_DIGESTS_PER_REQUEST, 8192, "digests", "400")                                             \
   X(LIMIT_WORKERS, 16, "threads", "more jobs wait in the queue")                                   \

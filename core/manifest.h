@@ -4,8 +4,18 @@
  * version.
  *
  * Built once through manifest_builder, immutable afterwards; shared read-only between threads. All
- * strings live in the manifest's own arena. Validated by manifest_build: whoever holds a manifest
- * may trust its indexes and sums.
+ * strings live in the manifest's own arena. Validated by manifest_build, for manifests of strangers
+ * as for our own: whoever holds a manifest may trust its texts, paths, indexes and sums.
+ *
+ * Conventions of those who build one from files: a safetensors file is one blob named
+ * MANIFEST_HEADER_NAME (all bytes before the data), then its tensors; any other file is one blob
+ * whose name is the file's path; an empty file has no object. Directories are not represented.
+ *
+ * Promises: names are UTF-8 of at most LIMIT_NAME_BYTES without control characters below 0x20;
+ * paths hold to manifest_path_ok, are not below another file, and have no part ".git" or ".sprout";
+ * (file, name) is unique; objects cover their file without hole or overlap; a tensor of known dtype
+ * has exactly the bytes that shape and strides need; an alias is a tensor that has the place and
+ * length of a tensor of lower index in the same file (or both in none), which is no alias itself.
  */
 #ifndef CORE_MANIFEST_H
 #define CORE_MANIFEST_H
@@ -16,6 +26,7 @@
 #define MANIFEST_NONE UINT32_MAX
 #define MANIFEST_EPOCH_BYTES 16
 #define MANIFEST_LABEL_MAX 64
+#define MANIFEST_HEADER_NAME "__header__" /* the bytes of a safetensors file before its data */
 
 /* What the bytes are; hashed into the layout digest. All strings non-NULL, "" when unset. */
 struct manifest_identity {
@@ -95,7 +106,11 @@ manifest_builder_identity(struct manifest_builder *builder,
                           const struct manifest_identity *identity);
 void manifest_builder_version(struct manifest_builder *builder,
                               const struct manifest_version *version);
-/* Starts a file: the objects added next belong to it until the next file. Strings are copied. */
+/*
+ * Starts a file: the objects added next belong to it until the next file, without one of no file
+ * in between. Strings are copied. All that add fail with SPROUT_NO_MEMORY, SPROUT_LIMIT, or
+ * SPROUT_BAD_MODEL; after a failure manifest_build gives the same failure with its text.
+ */
 SPROUT_MUST_CHECK enum sprout_status manifest_builder_file(struct manifest_builder *builder,
                                                            const char *path, uint64_t length_bytes,
                                                            bool executable);
@@ -105,9 +120,9 @@ SPROUT_MUST_CHECK enum sprout_status manifest_builder_object(struct manifest_bui
                                                              const struct manifest_object *object,
                                                              bool in_file);
 /*
- * Validates (names, paths, sums, holes, limits), derives chunks and the layout digest. The builder
- * is consumed on success and must be destroyed by the caller on failure. SPROUT_BAD_MODEL names
- * file, object and reason.
+ * Validates (names, paths, sums, holes, limits), derives chunks and the layout digest; strides that
+ * say row-major become zeros. The builder is consumed on success and must be destroyed by the
+ * caller on failure. SPROUT_BAD_MODEL and SPROUT_LIMIT name file, object and reason.
  */
 SPROUT_MUST_CHECK enum sprout_status manifest_build(struct manifest_builder *builder,
                                                     struct manifest **manifest_out,
@@ -115,7 +130,7 @@ SPROUT_MUST_CHECK enum sprout_status manifest_build(struct manifest_builder *bui
 void manifest_destroy(struct manifest *manifest);
 
 /* --- asking --- */
-/* First object of this name (any file), or MANIFEST_NONE. O(log n). */
+/* First object of this name, those in files before those in none, or MANIFEST_NONE. O(log n). */
 uint32_t manifest_find_object(const struct manifest *manifest, const char *name);
 uint32_t manifest_find_file(const struct manifest *manifest, const char *path);
 /* chunk < chunk_count. O(log n). */
@@ -124,7 +139,13 @@ struct manifest_chunk manifest_chunk_at(const struct manifest *manifest, uint64_
  * when equal. */
 bool manifest_identity_differs(const struct manifest_identity *a, const struct manifest_identity *b,
                                char *text_out, size_t text_bytes);
-/* True when a relative path may be used below a directory: no "", ".", "..", empty part, NUL,
- * backslash-free is not asked; <= 4096 bytes. */
+/* True when a relative path may be used below a directory: manifest_text_ok, 1..LIMIT_NAME_BYTES
+ * bytes, not absolute, no empty part, no ".", no "..". Backslashes are allowed. */
 bool manifest_path_ok(const char *path);
+/* True for well-formed UTF-8 (shortest forms, no surrogates) without characters below 0x20. */
+bool manifest_text_ok(const char *text);
+#define MANIFEST_QUOTE_BYTES 160
+/* For messages: the text with "..." for what is too long and '?' for bytes that manifest_text_ok
+ * would refuse. Returns buffer. */
+const char *manifest_quote(const char *text, char buffer[MANIFEST_QUOTE_BYTES]);
 #endif
