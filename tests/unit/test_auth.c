@@ -8,6 +8,7 @@
 
 #include "core/log.h"
 #include "net/auth.h"
+#include "tests/support/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -274,6 +275,21 @@ static void a_pipe_is_read_once(void **state) {
   auth_destroy(auth);
 }
 
+static void memory_may_run_out(void **state) {
+  struct folder *folder = *state;
+  if (!memory_can_fail()) skip();
+  write_file(folder->token_file, "one\n", 0600);
+  enum sprout_status status = SPROUT_NO_MEMORY;
+  for (long count = 0; status != SPROUT_OK; count++) {
+    struct auth *auth = NULL;
+    struct sprout_error error = {0};
+    memory_fail_after(count);
+    status = auth_create(folder->token_file, NULL, &auth, &error);
+    assert_int_equal(memory_restore(), status == SPROUT_NO_MEMORY);
+    auth_destroy(auth);
+  }
+}
+
 /* What a step of the test wrote to the log. */
 static void capture_log(struct folder *folder, void (*step)(struct folder *folder), char *text,
                         size_t capacity) {
@@ -328,6 +344,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(old_tokens_stay_while_the_file_is_unusable, make_folder,
                                       remove_folder),
       cmocka_unit_test(a_pipe_is_read_once),
+      cmocka_unit_test_setup_teardown(memory_may_run_out, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(the_log_warns_once_and_never_shows_a_token, make_folder,
                                       remove_folder),
   };

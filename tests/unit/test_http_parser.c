@@ -8,6 +8,7 @@
 
 #include "core/limits.h"
 #include "net/http_parser.h"
+#include "tests/support/memory.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -589,6 +590,58 @@ static void encoded_paths_come_back(void **state) {
   assert_false(http_path_encode("", encoded, 0));
 }
 
+static void memory_may_run_out(void **state) {
+  (void)state;
+  if (!memory_can_fail()) skip();
+  char *texts[] = {
+      build("GET /", "x", 2000, " HTTP/1.1\r\n" HOST "\r\n"),
+      build("GET / HTTP/1.1\r\n" HOST "Range: ", "x", 2000, "\r\n\r\n"),
+      build("GET / HTTP/1.1\r\n" HOST "Accept: ", "x", 450, "\r\nAccept: y\r\n\r\n"),
+      build("POST / HTTP/1.1\r\n" HOST "Content-Length: 2000\r\n\r\n", "x", 2000, ""),
+      build("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n7d0\r\n", "x", 2000,
+            "\r\n0\r\n\r\n"),
+  };
+  for (size_t i = 0; i < COUNT(texts); i++) {
+    enum http_parser_state parsed = HTTP_PARSER_ERROR;
+    for (long count = 0; parsed != HTTP_PARSER_MESSAGE; count++) {
+      struct http_parser *parser = NULL;
+      struct sprout_error error = {.status = SPROUT_OK};
+      size_t taken = 0;
+      memory_fail_after(count);
+      enum sprout_status created = http_parser_create(HTTP_PARSE_REQUESTS, 0, &parser);
+      if (created == SPROUT_OK)
+        parsed = http_parser_feed(parser, texts[i], strlen(texts[i]), &taken, &error);
+      bool failed = memory_restore();
+      assert_int_equal(parsed == HTTP_PARSER_MESSAGE, !failed);
+      if (failed) assert_true(created == SPROUT_NO_MEMORY || error.status == SPROUT_NO_MEMORY);
+      http_parser_destroy(parser);
+    }
+    free(texts[i]);
+  }
+}
+
+/* Ordinary requests must not allocate: a seed answers thousands a second. */
+static void an_ordinary_request_needs_no_memory(void **state) {
+  (void)state;
+  static const char text[] = "POST /v1/forks/0123456789abcdef0123456789abcdef/read HTTP/1.1\r\n"
+                             "Host: seed.example:7117\r\nAuthorization: Bearer 0123456789abcdef\r\n"
+                             "Content-Type: application/msgpack\r\nContent-Length: 60\r\n\r\n"
+                             "012345678901234567890123456789012345678901234567890123456789";
+  struct http_parser *parser = NULL;
+  if (!memory_can_fail()) skip();
+  assert_int_equal(http_parser_create(HTTP_PARSE_REQUESTS, 0, &parser), SPROUT_OK);
+  memory_fail_after(0);
+  enum http_parser_state parsed = HTTP_PARSER_MESSAGE;
+  for (int i = 0; i < 10 && parsed == HTTP_PARSER_MESSAGE; i++) {
+    size_t taken = 0;
+    parsed = http_parser_feed(parser, text, sizeof(text) - 1, &taken, NULL);
+    if (parsed == HTTP_PARSER_MESSAGE) http_parser_next(parser);
+  }
+  assert_false(memory_restore());
+  assert_int_equal(parsed, HTTP_PARSER_MESSAGE);
+  http_parser_destroy(parser);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(requests_are_read_at_every_split),
@@ -602,6 +655,8 @@ int main(void) {
       cmocka_unit_test(a_whole_body_arrives),
       cmocka_unit_test(a_waiting_client_is_noticed),
       cmocka_unit_test(errors_stay),
+      cmocka_unit_test(memory_may_run_out),
+      cmocka_unit_test(an_ordinary_request_needs_no_memory),
       cmocka_unit_test(query_values_are_found),
       cmocka_unit_test(ranges_are_read),
       cmocka_unit_test(encoded_paths_come_back),

@@ -10,6 +10,7 @@
 #include "net/wire.h"
 #include "net/wire_pack.h"
 #include "net/wire_value.h"
+#include "tests/support/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,10 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define FIXTURES SPROUT_SOURCE_DIR "/tests/fixtures/wire/v1/"
 #define MEBIBYTE (1ull << 20)
+
+static void must(enum sprout_status status) {
+  assert_int_equal(status, SPROUT_OK);
+}
 
 /* --- what the fixtures say, and every message in one shape --- */
 
@@ -711,6 +716,69 @@ static void long_error_texts_are_cut(void **state) {
   free(large);
 }
 
+/* --- without memory --- */
+
+static enum sprout_status encode_long_error(struct wire_buffer *buffer) {
+  struct sprout_error error = {.status = SPROUT_GONE, .message = "a\xff", .hint = "b"};
+  memset(error.message + 2, 'm', 400);
+  return wire_error_encode_json(&error, buffer);
+}
+
+static void encoders_fail_whole_or_not_at_all(void **state) {
+  (void)state;
+  enum sprout_status (*encoders[COUNT(kinds) + 1])(struct wire_buffer *) = {encode_long_error};
+  if (!memory_can_fail()) skip();
+  for (size_t i = 0; i < COUNT(kinds); i++) encoders[i + 1] = kinds[i].encode;
+  for (size_t i = 0; i < COUNT(encoders); i++) {
+    enum sprout_status status = SPROUT_NO_MEMORY;
+    for (long count = 0; status != SPROUT_OK; count++) {
+      struct wire_buffer buffer = {NULL, 0, 0};
+      must(wire_buffer_reserve(&buffer, 1));
+      buffer.length_bytes = buffer.capacity_bytes;
+      size_t before = buffer.length_bytes;
+      memory_fail_after(count);
+      status = encoders[i](&buffer);
+      assert_int_equal(memory_restore(), status != SPROUT_OK);
+      assert_true(status == SPROUT_OK || status == SPROUT_NO_MEMORY);
+      assert_int_equal(buffer.length_bytes > before, status == SPROUT_OK);
+      wire_buffer_destroy(&buffer);
+      assert_true(count < 100);
+    }
+  }
+}
+
+static void a_digests_answer_needs_memory(void **state) {
+  (void)state;
+  struct wire_buffer buffer = {NULL, 0, 0};
+  struct digest values[3];
+  bool known[3];
+  struct wire_digests got = {.values = values, .known = known};
+  struct sprout_error error = {.status = SPROUT_OK};
+  if (!memory_can_fail()) skip();
+  must(encode_digests(&buffer));
+  memory_fail_after(0);
+  enum sprout_status status =
+      wire_digests_decode(buffer.data, buffer.length_bytes, 3, &got, &error);
+  assert_true(memory_restore());
+  assert_int_equal(status, SPROUT_NO_MEMORY);
+  wire_buffer_destroy(&buffer);
+}
+
+static void an_error_is_understood_without_memory(void **state) {
+  (void)state;
+  static const char body[] = "{\"error\":{\"code\":\"gone\",\"message\":\"m\"}}";
+  if (!memory_can_fail()) skip();
+  bool failing = true;
+  for (long count = 0; failing; count++) {
+    struct sprout_error got;
+    memory_fail_after(count);
+    wire_error_decode_json(body, sizeof(body) - 1, 410, &got);
+    failing = memory_restore();
+    assert_int_equal(got.status, SPROUT_GONE);
+    assert_true(got.message[0]);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(messages_come_back),
@@ -731,6 +799,9 @@ int main(void) {
       cmocka_unit_test(an_error_looks_like_this),
       cmocka_unit_test(foreign_errors_fall_back_to_the_http_status),
       cmocka_unit_test(long_error_texts_are_cut),
+      cmocka_unit_test(encoders_fail_whole_or_not_at_all),
+      cmocka_unit_test(a_digests_answer_needs_memory),
+      cmocka_unit_test(an_error_is_understood_without_memory),
   };
   return cmocka_run_group_tests(tests, fill_digests, NULL);
 }
