@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Caller memory as a destination: tensors by name. Bytes are received straight into the caller's
+ * memory; there is no staging.
+ *
+ * prepare matches every tensor with the manifest's object of that name: dtype, shape, strides and
+ * length must be equal, and caller spans may overlap only where the seed's bytes are one (aliases).
+ * All differences are reported in one error (what does not fit into it is logged). Bytes of an
+ * object whose aliases are asked for too, at other addresses, are copied there when they are
+ * stored.
+ *
+ * After a failure the content of the memory is undefined, but nothing is written any more.
+ */
+#include "net/sources.h"
+
+#include "net/destination_memory_match.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum memory_answer {
+  ANSWER_NONE,
+  ANSWER_PREPARED = 1u << 0,
+  ANSWER_FINISHED = 1u << 1,
+  ANSWER_ABORTED = 1u << 2
+};
+
+struct memory_destination {
+  struct destination base;
+  struct reactor *reactor;
+  const struct sprout_tensor *tensors;
+  size_t count;
+  struct memory_match match;
+  struct sprout_error error; /* of prepare */
+  struct deferred answer;
+  unsigned answers; /* enum memory_answer */
+  struct list_node stored;
+};
+
+static struct memory_destination *memory_of(struct destination *destination) {
+  return container_of(destination, struct memory_destination, base);
+}
+
+static void answer_later(struct memory_destination *memory, enum memory_answer answer) {
+  memory->answers |= answer;
+  reactor_defer(memory->reactor, &memory->answer);
+}
+
+/* The last answer may destroy the destination: nothing is touched after it. */
+static void answer_now(struct deferred *deferred) {
+  struct memory_destination *memory = container_of(deferred, struct memory_destination, answer);
+  struct destination *destination = &memory->base;
+  const struct destination_listener *listener = destination->listener;
+  const struct sprout_error ok = {.status = SPROUT_OK};
+  unsigned answers = memory->answers;
+  struct list_node stored;
+
+  memory->answers = ANSWER_NONE;
+  list_move(&stored, &memory->stored);
+  for (struct list_node *node = list_take(&stored); node != NULL; node = list_take(&stored)) {
+    struct destination_transfer *transfer = container_of(node, struct destination_transfer, node);
+    transfer->stored(transfer, &ok);
+  }
+  if ((answers & ANSWER_PREPARED) != 0) listener->prepared(destination, &memory->error);
+  if ((answers & ANSWER_FINISHED) != 0) listener->finished(destination, &ok);
+  if ((answers & ANSWER_ABORTED) != 0) listener->aborted(destination);
+}
+
+static void prepare(struct destination *destination, const struct manifest *manifest,
+                    const uint64_t *selected, bool reuse) {
+  struct memory_destination *memory = memory_of(destination);
+
+  (void)selected; /* the tensors say what is wanted */
+  (void)reuse;
+  memory_match_destroy(&memory->match);
+  memory->error = (struct sprout_error){.status = SPROUT_OK};
+  /* The match has filled the error; it is told by the answer. */
+  enum sprout_status status =
+      memory_match_create(manifest, memory->tensors, memory->count, &memory->match, &memory->error);
+  assert(status == memory->error.status);
+  answer_later(memory, ANSWER_PREPARED);
+}
+
+/* Adds one range to the scatter list, in pieces; neighbours in memory share a piece. */
+static void add_range(struct destination_transfer *transfer, unsigned char *to,
+                      uint64_t length_bytes) {
+  while (length_bytes > 0) {
+    struct iovec *last = transfer->iov_count > 0 ? &transfer->iov[transfer->iov_count - 1] : NULL;
+    uint64_t piece =
+        length_bytes < DESTINATION_PIECE_BYTES ? length_bytes : DESTINATION_PIECE_BYTES;
+    bool extends = last != NULL && (unsigned char *)last->iov_base + last->iov_len == to &&
+                   last->iov_len + piece <= DESTINATION_PIECE_BYTES;
+    if (extends) {
+      last->iov_len += (size_t)piece;
+    } else {
+      assert(transfer->iov_count < DESTINATION_IOV_MAX);
+      transfer->iov[transfer->iov_count++] =
+          (struct iovec){.iov_base = to, .iov_len = (size_t)piece};
+    }
+    to += piece;
+    length_bytes -= piece;
+  }
+}
+
+static bool map(struct destination *destination, struct destination_transfer *transfer) {
+  struct memory_destination *memory = memory_of(destination);
+
+  transfer->iov_count = 0;
+  for (uint32_t i = 0; i < transfer->range_count; i++) {
+    const struct source_range *range = &transfer->ranges[i];
+    const struct memory_object *object = &memory->match.objects[range->object];
+    /* Only objects that the tensors named are selected. */
+    assert(object->address != NULL);
+    add_range(transfer, object->address + range->offset, range->length_bytes);
+  }
+  return true;
+}
+
+static void store(struct destination *destination, struct destination_transfer *transfer) {
+  struct memory_destination *memory = memory_of(destination);
+
+  for (uint32_t i = 0; i < transfer->range_count; i++) {
+    const struct source_range *range = &transfer->ranges[i];
+    const struct memory_object *object = &memory->match.objects[range->object];
+    for (uint32_t copy = object->first_copy; copy != MANIFEST_NONE;
+         copy = memory->match.copies[copy].next)
+      memcpy(memory->match.copies[copy].address + range->offset, object->address + range->offset,
+             range->length_bytes);
+  }
+  list_append(&memory->stored, &transfer->node);
+  reactor_defer(memory->reactor, &memory->answer);
+}
+
+static void release(struct destination *destination, struct destination_transfer *transfer) {
+  (void)destination;
+  (void)transfer;
+}
+
+static void finish(struct destination *destination) {
+  answer_later(memory_of(destination), ANSWER_FINISHED);
+}
+
+static void abort_fork(struct destination *destination) {
+  struct memory_destination *memory = memory_of(destination);
+
+  assert(list_empty(&memory->stored));
+  memory->answers = ANSWER_NONE;
+  answer_later(memory, ANSWER_ABORTED);
+}
+
+static void destroy(struct destination *destination) {
+  struct memory_destination *memory = memory_of(destination);
+
+  reactor_defer_cancel(memory->reactor, &memory->answer);
+  memory_match_destroy(&memory->match);
+  free(memory);
+}
+
+enum sprout_status destination_memory_create(struct reactor *reactor,
+                                             const struct sprout_tensor *tensors, size_t count,
+                                             struct destination **destination_out,
+                                             struct sprout_error *error) {
+  static const struct destination_ops ops = {.prepare = prepare,
+                                             .map = map,
+                                             .store = store,
+                                             .release = release,
+                                             .finish = finish,
+                                             .abort = abort_fork,
+                                             .destroy = destroy};
+  enum sprout_status status = memory_match_check_tensors(tensors, count, error);
+  struct memory_destination *memory;
+
+  if (status != SPROUT_OK) return status;
+  memory = calloc(1, sizeof(*memory));
+  if (memory == NULL)
+    return sprout_error_set(error, SPROUT_NO_MEMORY, 0, NULL, "no memory for a destination");
+  memory->reactor = reactor;
+  memory->tensors = tensors;
+  memory->count = count;
+  memory->answer.run = answer_now;
+  list_init(&memory->stored);
+  memory->base.ops = &ops;
+  *destination_out = &memory->base;
+  return SPROUT_OK;
+}
