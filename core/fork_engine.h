@@ -14,28 +14,12 @@
 #define CORE_FORK_ENGINE_H
 
 #include "core/destination.h"
+#include "core/filter.h"
 #include "core/plan.h"
 #include "core/source.h"
 #include "sprout/fork.h"
 
 struct fork_engine;
-
-/*
- * Selects objects: files by include/exclude globs, tensors by tensor globs. With `exact` (caller
- * memory) exactly the objects manifest_find_object gives for these names are selected and globs are
- * not looked at; a name that is missing selects nothing here: the destination's prepare reports all
- * of them at once.
- */
-struct fork_filter {
-  const char *const *include;
-  size_t include_count;
-  const char *const *exclude;
-  size_t exclude_count;
-  const char *const *tensor;
-  size_t tensor_count;
-  const char *const *exact;
-  size_t exact_count;
-};
 
 struct fork_engine_options {
   bool verify;
