@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of each source, as the engine sees it.
+ *
+ * What ends a life, and what follows:
+ *   stalled, timed out, protocol, denied, ...   dropped
+ *   transport broke after bytes had come        connected again, twice without a whole read at most
+ *   transport broke before                      dropped
+ *   stale, gone, another generation granted     connected again, max_restarts times at most
+ *   busy at admission                           connected again until wait_ns is over
+ *   bytes or digests wrong                      dropped (judge)
+ * A read refused "not now" pauses the source; a few pauses without any whole read end in a drop.
+ */
+#include "core/fork_engine_internal.h"
+
+#include <assert.h>
+
+#define TO(state) (1u << ENGINE_SOURCE_##state)
+
+/* Legal steps of a source. */
+static const uint32_t legal[ENGINE_SOURCE_STATE_COUNT] = {
+    [ENGINE_SOURCE_IDLE] = TO(CONNECTING) | TO(DROPPED) | TO(CLOSED),
+    [ENGINE_SOURCE_CONNECTING] = TO(ACCEPTED) | TO(OPENING) | TO(CLOSING),
+    [ENGINE_SOURCE_ACCEPTED] = TO(CLOSING),
+    [ENGINE_SOURCE_OPENING] = TO(QUEUED) | TO(READY) | TO(CLOSING),
+    [ENGINE_SOURCE_QUEUED] = TO(READY) | TO(CLOSING),
+    [ENGINE_SOURCE_READY] = TO(CLOSING),
+    [ENGINE_SOURCE_CLOSING] = TO(IDLE) | TO(DROPPED) | TO(CLOSED),
+    [ENGINE_SOURCE_DROPPED] = TO(IDLE),
+    [ENGINE_SOURCE_CLOSED] = 0,
+};
+
+void source_set_state(struct engine_source *source, enum source_state state) {
+  assert(legal[source->state] & (1u << state));
+  source->state = state;
+}
+
+bool source_is_lost(const struct engine_source *source) {
+  return source->state == ENGINE_SOURCE_DROPPED ||
+         (source->state == ENGINE_SOURCE_CLOSING && source->next == ENGINE_SOURCE_DROPPED);
+}
+
+bool source_is_usable(const struct engine_source *source) {
+  return source->state >= ENGINE_SOURCE_ACCEPTED && source->state <= ENGINE_SOURCE_READY;
+}
+
+/* --- notes --- */
+
+/* The wrapper, unless the source is being left and what it says does not matter any more. */
+static struct engine_source *heard(struct source *source) {
+  struct engine_source *entry = source->listener_context;
+  assert(entry->state != ENGINE_SOURCE_IDLE && entry->state < ENGINE_SOURCE_DROPPED);
+  if (entry->state == ENGINE_SOURCE_CLOSING) return NULL;
+  engine_wake(entry->engine);
+  return entry;
+}
+
+static void note_manifest(struct source *source, struct manifest *manifest) {
+  struct engine_source *entry = heard(source);
+  if (entry == NULL) {
+    manifest_destroy(manifest);
+    return;
+  }
+  assert(entry->state == ENGINE_SOURCE_CONNECTING && entry->notes.manifest == NULL);
+  entry->notes.manifest = manifest;
+}
+
+static void note_queued(struct source *source, uint32_t position) {
+  struct engine_source *entry = heard(source);
+  if (entry == NULL) return;
+  entry->notes.queued = true;
+  entry->notes.position = position;
+}
+
+static void note_ready(struct source *source, const struct source_grant *grant) {
+  struct engine_source *entry = heard(source);
+  if (entry == NULL) return;
+  entry->notes.ready = true;
+  entry->notes.grant = *grant;
+}
+
+static void note_granted(struct source *source, const struct source_grant *grant) {
+  struct engine_source *entry = heard(source);
+  if (entry == NULL) return;
+  entry->notes.granted = true;
+  entry->notes.grant = *grant;
+}
+
+static void note_digests(struct source *source, uint64_t first, uint64_t count,
+                         const struct digest *values, const bool *known) {
+  struct engine_source *entry = heard(source);
+  if (entry != NULL) authority_answer(entry, first, count, values, known);
+}
+
+static void note_failed(struct source *source, const struct sprout_error *error) {
+  struct engine_source *entry = heard(source);
+  if (entry == NULL) return;
+  entry->notes.failed = true;
+  entry->notes.error = *error;
+}
+
+static void note_closed(struct source *source) {
+  struct engine_source *entry = source->listener_context;
+  assert(entry->state == ENGINE_SOURCE_CLOSING && !entry->notes.closed);
+  entry->notes.closed = true;
+  engine_wake(entry->engine);
+}
+
+const struct source_listener engine_source_listener = {
+    .manifest = note_manifest,
+    .queued = note_queued,
+    .ready = note_ready,
+    .granted = note_granted,
+    .digests = note_digests,
+    .failed = note_failed,
+    .closed = note_closed,
+};
+
+/* --- ends of a life --- */
+
+/* Closes, unless there is nothing to close; `next` follows. */
+static void leave(struct engine_source *source, enum source_state next, enum sprout_status result,
+                  const char *reason) {
+  authority_left(source, next != ENGINE_SOURCE_IDLE);
+  if (source->state == ENGINE_SOURCE_CLOSING) {
+    source->next = next;
+    return;
+  }
+  if (source->notes.manifest != NULL) manifest_destroy(source->notes.manifest);
+  source->notes = (struct source_notes){.convicted = source->notes.convicted,
+                                        .liar = source->notes.liar,
+                                        .deviates = source->notes.deviates,
+                                        .wrong_chunk = source->notes.wrong_chunk};
+  source->queue_position = 0;
+  if (source->state == ENGINE_SOURCE_IDLE) {
+    source_set_state(source, next);
+    return;
+  }
+  source->next = next;
+  source_set_state(source, ENGINE_SOURCE_CLOSING);
+  source->source->ops->close(source->source, result, reason);
+}
+
+void source_drop(struct engine_source *source, enum source_drop drop,
+                 const struct sprout_error *error) {
+  struct fork_engine *engine = source->engine;
+  if (source_is_lost(source)) return;
+  source->drop = drop;
+  source->dropped = *error;
+  leave(source, ENGINE_SOURCE_DROPPED, error->status, error->message);
+  if (engine->events.dropped != NULL)
+    engine->events.dropped(engine->events.context, source->source, &source->dropped);
+}
+
+static void reconnect(struct engine_source *source, uint64_t wait_ns,
+                      const struct sprout_error *error) {
+  source->retry_at_ns = engine_after(source->engine->now_ns, wait_ns);
+  source->dropped = *error; /* should the fork end before it is back */
+  leave(source, ENGINE_SOURCE_IDLE, error->status, error->message);
+}
+
+/* Another generation, or the lease is gone. */
+static void renew(struct engine_source *source, const struct sprout_error *error) {
+  if (source->renewals == source->engine->options.max_restarts) {
+    source_drop(source, ENGINE_DROP_FINAL, error);
+    return;
+  }
+  uint32_t times = source->renewals++;
+  uint64_t wait_ns =
+      times == 0 ? 0 : engine_backoff(ENGINE_BACKOFF_NS, times - 1, ENGINE_BACKOFF_MAX_NS);
+  reconnect(source, wait_ns, error);
+}
+
+/* The seed's queue is full: asks again as long as the fork would wait in it. */
+static void ask_again(struct engine_source *source, const struct sprout_error *error) {
+  struct fork_engine *engine = source->engine;
+  if (source->waiting_since_ns == 0) source->waiting_since_ns = engine->now_ns;
+  uint64_t wait_ns = engine_backoff(ENGINE_BACKOFF_NS, source->refusals, 20 * ENGINE_BACKOFF_NS);
+  uint64_t end_ns = engine_after(source->waiting_since_ns, engine->options.wait_ns);
+  if (engine_after(engine->now_ns, wait_ns) >= end_ns) {
+    source_drop(source, ENGINE_DROP_FINAL, error);
+    return;
+  }
+  source->refusals++;
+  reconnect(source, wait_ns, error);
+}
+
+void source_fail(struct engine_source *source, const struct sprout_error *error) {
+  enum sprout_retry retry = sprout_status_info_of(error->status)->retry;
+  bool broke = error->status == SPROUT_DISCONNECTED && source->received_bytes > 0;
+  if (source->state == ENGINE_SOURCE_CLOSING || source_is_lost(source)) return;
+  if (retry == SPROUT_RETRY_RESTART) {
+    renew(source, error);
+  } else if (broke && source->reconnects < ENGINE_RECONNECTS_MAX) {
+    uint64_t wait_ns = engine_backoff(ENGINE_BACKOFF_NS, source->reconnects, ENGINE_BACKOFF_MAX_NS);
+    source->reconnects++;
+    reconnect(source, wait_ns, error);
+  } else if (error->status == SPROUT_BUSY && source->state < ENGINE_SOURCE_READY) {
+    ask_again(source, error);
+  } else {
+    source_drop(source, ENGINE_DROP_FINAL, error);
+  }
+}
+
+void source_revive(struct engine_source *source) {
+  assert(source_is_lost(source));
+  source->changed = source->condemned = false;
+  source->reconnects = source->renewals = source->refusals = source->pauses = 0;
+  source->waiting_since_ns = 0;
+  source->retry_at_ns = source->engine->now_ns;
+  if (source->state == ENGINE_SOURCE_CLOSING)
+    source->next = ENGINE_SOURCE_IDLE;
+  else
+    source_set_state(source, ENGINE_SOURCE_IDLE);
+}
+
+void source_end(struct engine_source *source) {
+  const struct sprout_error *outcome = &source->engine->outcome;
+  if (source_is_lost(source)) return;
+  leave(source, ENGINE_SOURCE_CLOSED, outcome->status, outcome->message);
+}
+
+/* --- acting on notes --- */
+
+void sources_handle_failures(struct fork_engine *engine) {
+  for (uint32_t i = 0; i < engine->source_count; i++) {
+    struct engine_source *source = engine->sources[i];
+    if (!source->notes.failed) continue;
+    struct sprout_error error = source->notes.error;
+    source->notes.failed = false;
+    source_fail(source, &error);
+  }
+}
+
+static void handle_closed(struct engine_source *source) {
+  source->notes = (struct source_notes){.closed = false};
+  assert(source->reads_in_flight == 0);
+  source->paced = false;
+  source_set_state(source, source->next);
+}
+
+static void hold_rate(struct engine_source *source, uint64_t rate) {
+  uint64_t now_ns = source->engine->now_ns;
+  uint64_t burst_bytes = rate / 20 > DESTINATION_PIECE_BYTES ? rate / 20 : DESTINATION_PIECE_BYTES;
+  if (!source->paced)
+    pacer_init(&source->pacer, rate, burst_bytes, now_ns);
+  else if (source->pacer.rate != rate)
+    pacer_set_rate(&source->pacer, rate, now_ns);
+  source->paced = true;
+}
+
+/* False when the grant shows another generation: that life is over. */
+static bool take_grant(struct engine_source *source) {
+  struct source_grant grant = source->notes.grant;
+  source->notes.ready = source->notes.granted = false;
+  if (grant.generation != source->generation) {
+    struct sprout_error error;
+    sprout_error_set(&error, SPROUT_STALE, 0, NULL, "the seed changed from generation %llu to %llu",
+                     (unsigned long long)source->generation, (unsigned long long)grant.generation);
+    renew(source, &error);
+    return false;
+  }
+  window_set_limits(&source->window, &grant.window);
+  hold_rate(source, grant.rate);
+  return true;
+}
+
+static void handle_ready(struct engine_source *source) {
+  window_init(&source->window, &source->notes.grant.window);
+  if (!take_grant(source)) return;
+  source->waiting_since_ns = 0;
+  source->refusals = 0;
+  source->queue_position = 0;
+  source->deadline_ns = ENGINE_NEVER;
+  source_set_state(source, ENGINE_SOURCE_READY);
+}
+
+static void handle_queued(struct engine_source *source) {
+  struct fork_engine *engine = source->engine;
+  source->queue_position = source->notes.position;
+  source->notes.queued = false;
+  if (source->state != ENGINE_SOURCE_OPENING) return;
+  if (source->waiting_since_ns == 0) source->waiting_since_ns = engine->now_ns;
+  source->deadline_ns = engine_after(source->waiting_since_ns, engine->options.wait_ns);
+  source_set_state(source, ENGINE_SOURCE_QUEUED);
+}
+
+/* Once all is stored, nothing that a source has now matters any more. */
+static void handle_manifest(struct engine_source *source) {
+  struct manifest *manifest = source->notes.manifest;
+  source->notes.manifest = NULL;
+  if (source->engine->phase < ENGINE_FINISHING)
+    judge_manifest(source, manifest);
+  else
+    manifest_destroy(manifest);
+}
+
+static bool waits_for_admission(const struct engine_source *source) {
+  return source->state == ENGINE_SOURCE_OPENING || source->state == ENGINE_SOURCE_QUEUED;
+}
+
+void sources_handle_notes(struct fork_engine *engine) {
+  for (uint32_t i = 0; i < engine->source_count; i++) {
+    struct engine_source *source = engine->sources[i];
+    struct source_notes *notes = &source->notes;
+    if (notes->closed) handle_closed(source);
+    if (source->state == ENGINE_SOURCE_CONNECTING && notes->manifest != NULL)
+      handle_manifest(source);
+    if (notes->queued && waits_for_admission(source)) handle_queued(source);
+    if (notes->ready && waits_for_admission(source)) handle_ready(source);
+    if (notes->granted && source->state == ENGINE_SOURCE_READY) take_grant(source);
+  }
+}
+
+/* --- time --- */
+
+static void connect_now(struct engine_source *source) {
+  struct fork_engine *engine = source->engine;
+  struct sprout_error error;
+  if (engine->destination->aliased && !source->source->ordered) {
+    sprout_error_set(&error, SPROUT_UNSUPPORTED, 0, "Fork to a directory instead.",
+                     "this source lands bytes out of order, which this destination cannot take");
+    source_drop(source, ENGINE_DROP_FINAL, &error);
+    return;
+  }
+  source->deadline_ns = engine_after(engine->now_ns, engine->options.connect_timeout_ns);
+  source_set_state(source, ENGINE_SOURCE_CONNECTING);
+  source->source->ops->connect(source->source);
+}
+
+static void end_waiting(struct engine_source *source) {
+  const struct fork_engine_options *options = &source->engine->options;
+  struct sprout_error error;
+  if (source->state == ENGINE_SOURCE_QUEUED)
+    sprout_error_set(&error, SPROUT_BUSY, 0, "Wait longer with --wait, or ask another seed.",
+                     "still at place %u of the seed's queue after %llu ms", source->queue_position,
+                     (unsigned long long)(options->wait_ns / ENGINE_MS));
+  else
+    sprout_error_set(&error, SPROUT_TIMEOUT, 0, NULL, "no answer within %llu ms",
+                     (unsigned long long)(options->connect_timeout_ns / ENGINE_MS));
+  source_drop(source, ENGINE_DROP_FINAL, &error);
+}
+
+static void end_stall(struct engine_source *source) {
+  struct sprout_error error;
+  sprout_error_set(&error, SPROUT_STALLED, 0, NULL, "%u reads made no progress for %llu ms",
+                   source->reads_in_flight,
+                   (unsigned long long)(source->engine->options.stall_timeout_ns / ENGINE_MS));
+  source_drop(source, ENGINE_DROP_FINAL, &error);
+}
+
+/* Landed bytes carry no time: they are seen at the next look, an eighth of the time-out later at
+ * most. */
+static uint64_t next_look(const struct fork_engine *engine) {
+  return engine_after(engine->now_ns, engine->options.stall_timeout_ns / 8 + 1);
+}
+
+void source_begin_watch(struct engine_source *source) {
+  source->progress_ns = source->engine->now_ns;
+  engine_wake_at(source->engine, next_look(source->engine));
+}
+
+static void watch_reads(struct engine_source *source) {
+  struct fork_engine *engine = source->engine;
+  uint64_t timeout_ns = engine->options.stall_timeout_ns;
+  if (source->received_bytes != source->reported_bytes) {
+    uint64_t total_bytes = plan_selected_bytes(engine->plan);
+    source->reported_bytes = source->received_bytes;
+    source->source->ops->report(source->source, source->received_bytes, total_bytes);
+  }
+  if (source->reads_in_flight == 0) return;
+  if (source->progressed) source->progress_ns = engine->now_ns;
+  source->progressed = false;
+  uint64_t end_ns = engine_after(source->progress_ns, timeout_ns);
+  if (engine->now_ns >= end_ns) {
+    end_stall(source);
+    return;
+  }
+  uint64_t look_ns = next_look(engine);
+  engine_wake_at(engine, look_ns < end_ns ? look_ns : end_ns);
+}
+
+static void watch_waiting(struct engine_source *source) {
+  if (source->deadline_ns == ENGINE_NEVER) return;
+  if (source->engine->now_ns >= source->deadline_ns)
+    end_waiting(source);
+  else
+    engine_wake_at(source->engine, source->deadline_ns);
+}
+
+static void watch_idle(struct engine_source *source) {
+  if (source->held) return;
+  if (source->engine->now_ns < source->retry_at_ns)
+    engine_wake_at(source->engine, source->retry_at_ns);
+  else
+    connect_now(source);
+}
+
+static void watch(struct engine_source *source) {
+  if (source->state == ENGINE_SOURCE_IDLE) watch_idle(source);
+  if (source->state == ENGINE_SOURCE_CONNECTING || waits_for_admission(source))
+    watch_waiting(source);
+  if (source->state == ENGINE_SOURCE_READY) watch_reads(source);
+}
+
+bool sources_release_held(struct fork_engine *engine) {
+  bool any = false;
+  for (uint32_t i = 0; i < engine->source_count; i++) {
+    if (!engine->sources[i]->held) continue;
+    engine->sources[i]->held = false;
+    watch(engine->sources[i]);
+    any = true;
+  }
+  return any;
+}
+
+/* Last resorts join when nobody else is left, not even for a restart. */
+static void watch_held(struct fork_engine *engine) {
+  for (uint32_t i = 0; i < engine->source_count; i++)
+    if (!engine->sources[i]->held && !source_is_lost(engine->sources[i])) return;
+  if (!judge_prefers_restart(engine)) sources_release_held(engine);
+}
+
+void sources_watch(struct fork_engine *engine) {
+  if (engine->phase >= ENGINE_FINISHING) return;
+  for (uint32_t i = 0; i < engine->source_count; i++) watch(engine->sources[i]);
+  watch_held(engine);
+}
+
+void sources_forgive(struct fork_engine *engine, uint64_t gap_ns) {
+  for (uint32_t i = 0; i < engine->source_count; i++) {
+    struct engine_source *source = engine->sources[i];
+    source->progress_ns = engine->now_ns;
+    if (source->state == ENGINE_SOURCE_CONNECTING || source->state == ENGINE_SOURCE_OPENING)
+      source->deadline_ns = engine_after(source->deadline_ns, gap_ns);
+  }
+}
