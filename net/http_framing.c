@@ -9,6 +9,7 @@
 #define FIRST_LINE_EXTRA_BYTES 64u
 #define BLANK_LINES_MAX 8u
 #define REQUEST_EDGE_BYTES 9u
+#define REQUEST_BLANKS 2u
 #define STATUS_CODE_AT 9u
 
 void http_framing_begin(struct http_framing *framing, bool request) {
@@ -18,7 +19,7 @@ void http_framing_begin(struct http_framing *framing, bool request) {
 /* " HTTP/1.1" */
 static bool request_line_ok(const struct http_framing *framing) {
   static const char version[] = " HTTP/";
-  return framing->line_bytes >= REQUEST_EDGE_BYTES &&
+  return framing->line_bytes >= REQUEST_EDGE_BYTES && framing->blanks == REQUEST_BLANKS &&
          memcmp(framing->edge, version, sizeof(version) - 1) == 0;
 }
 
@@ -36,9 +37,11 @@ static bool status_line_ok(const struct http_framing *framing) {
          (framing->line_bytes == STATUS_CODE_AT + 3 || code[3] == ' ');
 }
 
-/* Remembers what end_first_line looks at. */
+/* Remembers what end_first_line looks at. A request line has exactly two blanks. */
 static void take_first_line_byte(struct http_framing *framing, char c) {
   if (framing->request) {
+    if ((c == ' ' && ++framing->blanks > REQUEST_BLANKS) || c == '\t')
+      framing->wrong = "a request line with more than three parts";
     memmove(framing->edge, framing->edge + 1, REQUEST_EDGE_BYTES - 1);
     framing->edge[REQUEST_EDGE_BYTES - 1] = c;
   } else if (framing->line_bytes < sizeof(framing->edge)) {

@@ -29,6 +29,7 @@ struct http_framing {
   bool in_name;    /* a header line whose colon was not seen yet */
   bool after_cr;
   uint8_t blank_lines;
+  uint8_t blanks;      /* in a request line */
   uint32_t line_bytes; /* of this line, without its end */
   uint32_t head_bytes; /* of all lines behind the first */
   char edge[13];       /* the last 9 bytes of a request line, the first 13 of a status line */

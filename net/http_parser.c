@@ -264,6 +264,8 @@ static void frame_body(struct http_parser *parser) {
   int code = message->status_code;
   if (code < 100 || code > 599) {
     fail_bad(parser, "a status code that is not 100 to 599");
+  } else if (code == 101) {
+    fail_bad(parser, "a switch to another protocol");
   } else if (code / 100 == 1 || code == 204 || code == 304) {
     message->content_length = 0;
     parser->chunked = false;
@@ -275,6 +277,7 @@ static void frame_body(struct http_parser *parser) {
 static void check_request(struct http_parser *parser) {
   struct http_message *message = &parser->message;
   message->method = method_of(&parser->llhttp);
+  assert(parser->target_offset != 0);
   char *target = parser->fields.store + parser->target_offset;
   const char *expect = http_fields_get(&parser->fields, HTTP_HEADER_EXPECT);
   if (parser->llhttp.method == HTTP_CONNECT ||
