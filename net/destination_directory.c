@@ -50,16 +50,14 @@ static void answer_now(struct deferred *deferred) {
   if (aborted) listener->aborted(destination);
 }
 
-void directory_prepared(struct directory_destination *directory,
-                        const struct sprout_error *error) {
+void directory_prepared(struct directory_destination *directory, const struct sprout_error *error) {
   directory->result = *error;
   directory->phase = error->status == SPROUT_OK ? DIRECTORY_OPEN : DIRECTORY_ENDED;
   directory->tell_prepared = true;
   directory_answer(directory);
 }
 
-void directory_finished(struct directory_destination *directory,
-                        const struct sprout_error *error) {
+void directory_finished(struct directory_destination *directory, const struct sprout_error *error) {
   directory->result = *error;
   directory->phase = DIRECTORY_ENDED;
   directory->tell_finished = true;
@@ -249,7 +247,8 @@ static enum sprout_status check_path(const char *path, bool dry_run, struct spro
   memcpy(parent, path, length);
   parent[length] = '\0';
   if (stat(length == 0 ? "." : parent, &found) != 0 || !S_ISDIR(found.st_mode))
-    return sprout_error_set(error, SPROUT_IO, ENOENT, "Create it first; only the last part is made.",
+    return sprout_error_set(error, SPROUT_IO, ENOENT,
+                            "Create it first; only the last part is made.",
                             "there is no directory %s to create %s in", parent, path);
   return SPROUT_OK;
 }

@@ -12,10 +12,10 @@
  *
  * What is in the way. A file under a final name is never changed. When its size is right it counts
  * as there (its chunks are reported as existing); only when a chunk of it has to be stored it is in
- * the way: without `force` that store fails with SPROUT_EXISTS, with `force` the file is cloned into
- * a partial one first. When its size or type is wrong, prepare fails with SPROUT_EXISTS naming all
- * such files, or, with `force`, it is replaced at the end. Files that the model does not have are
- * left alone.
+ * the way: without `force` that store fails with SPROUT_EXISTS, with `force` the file is cloned
+ * into a partial one first. When its size or type is wrong, prepare fails with SPROUT_EXISTS naming
+ * all such files, or, with `force`, it is replaced at the end. Files that the model does not have
+ * are left alone.
  *
  * Threads: worker jobs see what they are handed; `files` states change on the reactor's thread only
  * (setup runs while nothing else does). `cancelled` is read by jobs.
@@ -59,12 +59,12 @@ struct directory_slot {
   unsigned char *memory; /* SPROUT_CHUNK_BYTES */
   struct destination_transfer *transfer;
   struct sprout_error error;
-  uint32_t next_range;   /* first range that is not written yet */
-  uint64_t written;      /* bytes of the transfer that are */
-  uint64_t run_bytes;    /* left of the run being written */
-  uint64_t file_offset;  /* where they go */
-  uint32_t file;         /* of the run */
-  uint32_t descriptor;   /* index in descriptors, while writing */
+  uint32_t next_range;  /* first range that is not written yet */
+  uint64_t written;     /* bytes of the transfer that are */
+  uint64_t run_bytes;   /* left of the run being written */
+  uint64_t file_offset; /* where they go */
+  uint32_t file;        /* of the run */
+  uint32_t descriptor;  /* index in descriptors, while writing */
   struct iovec iov;
   struct ring_op write;
   struct work open; /* or clone */
@@ -99,14 +99,14 @@ struct directory_job {
 };
 
 enum directory_phase {
-  DIRECTORY_NEW,       /* waits for prepare */
-  DIRECTORY_SETUP,     /* waits for the setup job */
-  DIRECTORY_HASHING,   /* waits for hash jobs */
-  DIRECTORY_OPEN,      /* takes transfers */
-  DIRECTORY_SYNCING,   /* waits for sync jobs */
-  DIRECTORY_RENAMING,  /* waits for the rename job */
-  DIRECTORY_ENDED,     /* finished, or a phase failed: waits for abort or destroy */
-  DIRECTORY_ABORTING,  /* waits for jobs to end, then for the clean-up job */
+  DIRECTORY_NEW,      /* waits for prepare */
+  DIRECTORY_SETUP,    /* waits for the setup job */
+  DIRECTORY_HASHING,  /* waits for hash jobs */
+  DIRECTORY_OPEN,     /* takes transfers */
+  DIRECTORY_SYNCING,  /* waits for sync jobs */
+  DIRECTORY_RENAMING, /* waits for the rename job */
+  DIRECTORY_ENDED,    /* finished, or a phase failed: waits for abort or destroy */
+  DIRECTORY_ABORTING, /* waits for jobs to end, then for the clean-up job */
 };
 
 struct directory_destination {
@@ -142,7 +142,7 @@ struct directory_destination {
   uint32_t jobs_running;
   struct directory_job setup, rename, cleanup;
   struct directory_job sync[DIRECTORY_JOBS];
-  atomic_uint sync_next; /* next file to sync */
+  atomic_uint sync_next;           /* next file to sync */
   struct directory_hash_job *hash; /* DIRECTORY_JOBS, while hashing */
   uint32_t hash_file, hash_object; /* cursor */
   uint64_t hash_chunk;             /* within the object */
@@ -170,8 +170,8 @@ int directory_allocate(int fd, uint64_t length_bytes);
 void directory_space_error(const struct directory_destination *directory, int native,
                            uint64_t needed_bytes, struct sprout_error *error);
 /* SPROUT_NO_SPACE, SPROUT_NO_MEMORY, SPROUT_LIMIT or SPROUT_IO for an errno of a file call. */
-void directory_io_error(const struct directory_destination *directory, int native,
-                        const char *what, const char *path, struct sprout_error *error);
+void directory_io_error(const struct directory_destination *directory, int native, const char *what,
+                        const char *path, struct sprout_error *error);
 
 /* --- destination_directory_hash.c --- */
 void directory_hash_start(struct directory_destination *directory);

@@ -50,9 +50,9 @@ static int open_for_hash(const struct directory_destination *directory, uint32_t
 
   directory_walker_init(&walker, final ? directory->destination_fd : directory->partial_fd, false,
                         false);
-  if (directory_walker_enter(&walker, directory->manifest->files[file].path, &parent_fd, &name) == 0)
-    fd = openat(parent_fd, name,
-                O_RDONLY | O_CLOEXEC | (directory->verify_only ? 0 : O_NOFOLLOW));
+  if (directory_walker_enter(&walker, directory->manifest->files[file].path, &parent_fd, &name) ==
+      0)
+    fd = openat(parent_fd, name, O_RDONLY | O_CLOEXEC | (directory->verify_only ? 0 : O_NOFOLLOW));
   (void)directory_walker_finish(&walker);
   return fd;
 }
@@ -66,10 +66,10 @@ static void run_job(struct work *work) {
   for (uint32_t i = 0; i < job->count; i++) {
     struct manifest_chunk chunk = manifest_chunk_at(directory->manifest, job->chunks[i]);
     uint64_t offset = directory->manifest->objects[chunk.object].file_offset + chunk.offset;
-    job->found[i] = piece != NULL && fd >= 0 && !atomic_load(&directory->cancelled) &&
-                    !is_hole(fd, offset, chunk.length_bytes) &&
-                    hash_chunk(fd, piece, offset, chunk.length_bytes, &directory->cancelled,
-                               &job->digests[i]);
+    job->found[i] =
+        piece != NULL && fd >= 0 && !atomic_load(&directory->cancelled) &&
+        !is_hole(fd, offset, chunk.length_bytes) &&
+        hash_chunk(fd, piece, offset, chunk.length_bytes, &directory->cancelled, &job->digests[i]);
   }
   if (fd >= 0) close(fd);
   free(piece);

@@ -13,8 +13,7 @@
 #define TREE_DEPTH_MAX 64
 
 void directory_walker_init(struct directory_walker *walker, int root_fd, bool create, bool sync) {
-  *walker =
-      (struct directory_walker){.root_fd = root_fd, .create = create, .sync = sync, .fd = -1};
+  *walker = (struct directory_walker){.root_fd = root_fd, .create = create, .sync = sync, .fd = -1};
 }
 
 /* Leaves the last directory. */
@@ -87,12 +86,12 @@ static int remember(struct directory_walker *walker, const char *path, size_t le
   return 0;
 }
 
-int directory_walker_enter(struct directory_walker *walker, const char *path,
-                           int *directory_fd_out, const char **name_out) {
+int directory_walker_enter(struct directory_walker *walker, const char *path, int *directory_fd_out,
+                           const char **name_out) {
   const char *slash = strrchr(path, '/');
   size_t length = slash != NULL ? (size_t)(slash - path) : 0;
-  bool same = walker->fd >= 0 && strlen(walker->path) == length &&
-              memcmp(walker->path, path, length) == 0;
+  bool same =
+      walker->fd >= 0 && strlen(walker->path) == length && memcmp(walker->path, path, length) == 0;
   int result = 0;
 
   *name_out = slash != NULL ? slash + 1 : path;

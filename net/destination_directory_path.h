@@ -31,8 +31,8 @@ int directory_walker_finish(struct directory_walker *walker);
  * valid until the next call, *name_out the last part, inside path. Returns 0 or an errno: ENOENT
  * (missing, and not `create`), ENOTDIR (a part is a symbolic link or a file).
  */
-int directory_walker_enter(struct directory_walker *walker, const char *path,
-                           int *directory_fd_out, const char **name_out);
+int directory_walker_enter(struct directory_walker *walker, const char *path, int *directory_fd_out,
+                           const char **name_out);
 
 /* Removes a directory and its content, as far as that is possible; without `files` only directories
  * that hold no file. */

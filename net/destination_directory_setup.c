@@ -19,8 +19,8 @@
 
 /* ---- errors ---- */
 
-void directory_io_error(const struct directory_destination *directory, int native,
-                        const char *what, const char *path, struct sprout_error *error) {
+void directory_io_error(const struct directory_destination *directory, int native, const char *what,
+                        const char *path, struct sprout_error *error) {
   enum sprout_status status = SPROUT_IO;
   const char *hint = "Look at the file system and its permissions.";
 
@@ -51,7 +51,8 @@ void directory_space_error(const struct directory_destination *directory, int na
 
   if (directory->destination_fd >= 0 && fstatvfs(directory->destination_fd, &space) == 0)
     available = (uint64_t)space.f_bavail * space.f_frsize;
-  if (needed_bytes > 0) snprintf(needed, sizeof(needed), " needs %" PRIu64 " more bytes;", needed_bytes);
+  if (needed_bytes > 0)
+    snprintf(needed, sizeof(needed), " needs %" PRIu64 " more bytes;", needed_bytes);
   if (native == EFBIG) {
     sprout_error_set(error, SPROUT_NO_SPACE, native, "Raise the limit: ulimit -f unlimited",
                      "%s:%s a file is longer than this process or file system allows",
@@ -156,7 +157,8 @@ static void add_conflict(struct survey *survey, const char *path) {
   survey->conflicts++;
   log_write(LOG_ERROR, "fork", "another file is in the way: %s/%s", survey->directory->path, path);
   if (survey->listed + 1 < survey->conflicts) return;
-  written = snprintf(survey->text + survey->used, room, "%s%s", survey->used == 0 ? "" : ", ", path);
+  written =
+      snprintf(survey->text + survey->used, room, "%s%s", survey->used == 0 ? "" : ", ", path);
   if (written < 0 || (size_t)written >= room) {
     survey->text[survey->used] = '\0';
     return;
@@ -212,7 +214,7 @@ static void survey_file(struct survey *survey, uint32_t index) {
   struct stat final = {.st_mode = 0}, partial = {.st_mode = 0};
   int has_final = look_at(&survey->final, file->path, directory->verify_only, &final);
   int has_partial = look_at(&survey->partial, file->path, false, &partial);
-  bool right_size = has_final == 1 && (uint64_t)final.st_size == file->length_bytes;
+  bool right_size = has_final == 1 && (uint64_t) final.st_size == file->length_bytes;
 
   /* A fork with --force that was interrupted goes on with its partial file. */
   if (right_size && directory->reuse && !(directory->force && has_partial == 1)) {
@@ -348,7 +350,8 @@ static bool set_up(struct directory_destination *directory, struct sprout_error 
   if (good && !directory->dry_run) good = lock_destination(directory, error);
   if (good && directory->dry_run && directory->destination_fd >= 0 && !directory->verify_only) {
     int private_fd = open_private_part(directory->destination_fd, DIRECTORY_PRIVATE, false);
-    if (private_fd >= 0) directory->partial_fd = open_private_part(private_fd, DIRECTORY_PARTIAL, false);
+    if (private_fd >= 0)
+      directory->partial_fd = open_private_part(private_fd, DIRECTORY_PARTIAL, false);
     directory->private_fd = private_fd;
   }
   if (!good) return false;

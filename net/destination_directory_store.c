@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Storing: a slot's bytes go to their places in partial files, run by run (ranges that follow each
- * other in one file are one write). Short writes are continued. Descriptors come from a small cache;
- * opening and closing files, and cloning a file that must be replaced, is the workers' business.
+ * other in one file are one write). Short writes are continued. Descriptors come from a small
+ * cache; opening and closing files, and cloning a file that must be replaced, is the workers'
+ * business.
  */
 #include "net/destination_directory.h"
 
@@ -153,8 +154,7 @@ static int clone_into(struct directory_destination *directory, int from_fd) {
   }
   if (result == 0 && ioctl(to_fd, FICLONE, from_fd) != 0) {
     result = directory_allocate(to_fd, file->length_bytes);
-    if (result == 0)
-      result = copy_bytes(from_fd, to_fd, file->length_bytes, &directory->cancelled);
+    if (result == 0) result = copy_bytes(from_fd, to_fd, file->length_bytes, &directory->cancelled);
   }
   if (to_fd >= 0) {
     close(to_fd);
@@ -215,8 +215,8 @@ static void replace_final(struct directory_slot *slot) {
   if (!directory->force) {
     sprout_error_set(&slot->error, SPROUT_EXISTS, EEXIST,
                      "Move it away, give another directory, or replace it with --force.",
-                     "%s/%s is in the way: it has the right size and other bytes",
-                     directory->path, path);
+                     "%s/%s is in the way: it has the right size and other bytes", directory->path,
+                     path);
     end_store(slot);
     return;
   }
@@ -260,8 +260,8 @@ static void write_run(struct directory_slot *slot) {
   struct directory_destination *directory = slot->directory;
 
   directory->files[slot->file].touched = true;
-  slot->iov = (struct iovec){.iov_base = slot->memory + slot->written,
-                             .iov_len = (size_t)slot->run_bytes};
+  slot->iov =
+      (struct iovec){.iov_base = slot->memory + slot->written, .iov_len = (size_t)slot->run_bytes};
   slot->write = (struct ring_op){.kind = RING_WRITEV,
                                  .fd = directory->descriptors[slot->descriptor].fd,
                                  .iov = &slot->iov,
@@ -301,11 +301,11 @@ static void advance(struct directory_slot *slot) {
     return;
   }
   switch (directory->files[slot->file].state) {
-    case DIRECTORY_FILE_PARTIAL: take_descriptor(slot); return;
-    case DIRECTORY_FILE_FINAL:
-    case DIRECTORY_FILE_CLONING: replace_final(slot); return;
-    case DIRECTORY_FILE_SKIPPED:
-    case DIRECTORY_FILE_MISSING: break;
+  case DIRECTORY_FILE_PARTIAL: take_descriptor(slot); return;
+  case DIRECTORY_FILE_FINAL:
+  case DIRECTORY_FILE_CLONING: replace_final(slot); return;
+  case DIRECTORY_FILE_SKIPPED:
+  case DIRECTORY_FILE_MISSING: break;
   }
   assert(!"stored bytes of a file that was not selected");
 }

@@ -34,8 +34,8 @@ SPROUT_MUST_CHECK enum sprout_status file_source_create(struct reactor *reactor,
 
 struct directory_options {
   const char *path;
-  bool force;   /* replace files in the way */
-  bool dry_run; /* check only: create nothing; with reuse, re-hash what is there all the same */
+  bool force;       /* replace files in the way */
+  bool dry_run;     /* check only: create nothing; with reuse, re-hash what is there all the same */
   bool verify_only; /* a dry run that looks at final names alone, follows links, and takes a file of
                        another length as missing instead of refusing it */
   uint64_t staging_bytes; /* upper bound of staging memory */
