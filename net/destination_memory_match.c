@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TEXT_BYTES 256
+#define TEXT_BYTES 320
 
 /* One tensor and the object it was matched with. */
 struct span {
