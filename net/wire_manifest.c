@@ -175,7 +175,7 @@ struct decoding {
   struct manifest_builder *builder;
   struct wire_value entries[RECORD_VALUES];
   uint64_t objects_stated, files_stated;
-  uint64_t objects, files;
+  uint64_t objects, files, skipped;
   struct digest layout;
   char text[RECORD_BYTES + IDENTITY_KEYS]; /* terminated copies of a record's texts */
 };
@@ -369,6 +369,8 @@ static void read_record(struct decoding *decoding) {
     read_file(decoding);
   } else if (record[1].number == RECORD_OBJECT) {
     read_object(decoding);
+  } else if (++decoding->skipped > LIMIT_OBJECTS) {
+    wire_fail(&decoding->reading, "too many records of unknown kinds");
   }
 }
 

@@ -507,78 +507,6 @@ static void errors_stay(void **state) {
   http_parser_destroy(parser);
 }
 
-static void query_values_are_found(void **state) {
-  (void)state;
-  static const struct {
-    const char *query, *name, *value;
-  } cases[] = {
-      {"a=1&b=2", "b", "2"},
-      {"a=1&b=2", "a", "1"},
-      {"ab=1&b=2", "b", "2"},
-      {"a=x+y%20z", "a", "x y z"},
-      {"a=%", "a", NULL},
-      {"a=%4", "a", NULL},
-      {"a=%41", "a", "A"},
-      {"a=%00", "a", NULL},
-      {"a=%0a", "a", NULL},
-      {"a", "a", ""},
-      {"a=", "a", ""},
-      {"&&a=1", "a", "1"},
-      {"", "a", NULL},
-      {"b=a=1", "a", NULL},
-      {"a=1&a=2", "a", "1"},
-      {"a=%4&b=1", "b", "1"},
-      {"a=1234567", "a", "1234567"},
-      {"a=12345678", "a", NULL},
-      {"a=%4&1", "a", NULL},
-  };
-  for (size_t i = 0; i < COUNT(cases); i++) {
-    char value[8] = "";
-    bool found = http_query_value(cases[i].query, cases[i].name, value, sizeof(value));
-    assert_int_equal(found, cases[i].value != NULL);
-    if (found) assert_string_equal(value, cases[i].value);
-  }
-}
-
-static void ranges_are_read(void **state) {
-  (void)state;
-  static const struct {
-    const char *header;
-    uint64_t total;
-    enum http_range_result result;
-    uint64_t offset, length;
-  } cases[] = {
-      {NULL, 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes=0-0", 10, HTTP_RANGE_OK, 0, 1},
-      {"bytes=0-9", 10, HTTP_RANGE_OK, 0, 10},
-      {"bytes=0-99", 10, HTTP_RANGE_OK, 0, 10},
-      {"BYTES=3-", 10, HTTP_RANGE_OK, 3, 7},
-      {"bytes=-3", 10, HTTP_RANGE_OK, 7, 3},
-      {"bytes=-99", 10, HTTP_RANGE_OK, 0, 10},
-      {"bytes=-0", 10, HTTP_RANGE_UNSATISFIABLE, 0, 0},
-      {"bytes=10-", 10, HTTP_RANGE_UNSATISFIABLE, 0, 0},
-      {"bytes=0-", 0, HTTP_RANGE_UNSATISFIABLE, 0, 0},
-      {"bytes=-1", 0, HTTP_RANGE_UNSATISFIABLE, 0, 0},
-      {"bytes=3-2", 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes=0-1,3-4", 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes=", 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes=-", 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes=a-b", 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes= 0-1", 10, HTTP_RANGE_NONE, 0, 0},
-      {"items=0-1", 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes=99999999999999999999-", 10, HTTP_RANGE_NONE, 0, 0},
-      {"bytes=0-18446744073709551615", UINT64_MAX, HTTP_RANGE_OK, 0, UINT64_MAX},
-      {"bytes=18446744073709551614-", UINT64_MAX, HTTP_RANGE_OK, UINT64_MAX - 1, 1},
-  };
-  for (size_t i = 0; i < COUNT(cases); i++) {
-    uint64_t offset = 0, length = 0;
-    assert_int_equal(http_range_parse(cases[i].header, cases[i].total, &offset, &length),
-                     cases[i].result);
-    assert_int_equal(offset, cases[i].offset);
-    assert_int_equal(length, cases[i].length);
-  }
-}
-
 static void encoded_paths_come_back(void **state) {
   (void)state;
   char path[256 + 2] = "/", encoded[1024], request[1200];
@@ -593,10 +521,6 @@ static void encoded_paths_come_back(void **state) {
                    HTTP_PARSER_MESSAGE);
   assert_string_equal(http_parser_message(parser)->path, path);
   http_parser_destroy(parser);
-  assert_true(http_path_encode("a%/", encoded, 6));
-  assert_string_equal(encoded, "a%25/");
-  assert_false(http_path_encode("a%/", encoded, 5));
-  assert_false(http_path_encode("", encoded, 0));
 }
 
 static void memory_may_run_out(void **state) {
@@ -666,8 +590,6 @@ int main(void) {
       cmocka_unit_test(errors_stay),
       cmocka_unit_test(memory_may_run_out),
       cmocka_unit_test(an_ordinary_request_needs_no_memory),
-      cmocka_unit_test(query_values_are_found),
-      cmocka_unit_test(ranges_are_read),
       cmocka_unit_test(encoded_paths_come_back),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

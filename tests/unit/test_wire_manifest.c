@@ -418,6 +418,17 @@ static void hostile_msgpack_is_refused(void **state) {
   free(large);
 }
 
+static void endless_unknown_records_are_refused(void **state) {
+  (void)state;
+  struct forgery forgery = {.extra_records = LIMIT_OBJECTS + 1};
+  struct digest layout = forged_layout();
+  struct wire_buffer buffer = forge(&forgery, &layout);
+  struct sprout_error error = {0};
+  assert_null(decode(buffer.data, buffer.length_bytes, &error));
+  assert_non_null(strstr(error.message, "unknown kinds"));
+  wire_buffer_destroy(&buffer);
+}
+
 static void memory_may_run_out(void **state) {
   (void)state;
   if (!memory_can_fail()) skip();
@@ -508,6 +519,7 @@ int main(void) {
       cmocka_unit_test(any_changed_byte_is_survived),
       cmocka_unit_test(forgeries_are_told_apart),
       cmocka_unit_test(hostile_msgpack_is_refused),
+      cmocka_unit_test(endless_unknown_records_are_refused),
       cmocka_unit_test(memory_may_run_out),
       cmocka_unit_test(a_hundred_thousand_objects_come_back),
   };
