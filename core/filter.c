@@ -14,7 +14,7 @@ static bool matches_any(const char *const *globs, size_t count, const char *text
   return false;
 }
 
-static bool path_selected(const struct fork_filter *filter, const char *path) {
+bool filter_selects_path(const struct fork_filter *filter, const char *path) {
   if (filter->include_count > 0 && !matches_any(filter->include, filter->include_count, path))
     return false;
   return !matches_any(filter->exclude, filter->exclude_count, path);
@@ -52,11 +52,11 @@ static bool select_globs(const struct manifest *manifest, const struct fork_filt
   bool any = false;
   for (uint32_t i = 0; i < manifest->file_count; i++) {
     const struct manifest_file *file = &manifest->files[i];
-    if (!path_selected(filter, file->path)) continue;
+    if (!filter_selects_path(filter, file->path)) continue;
     if (select_run(manifest, filter, file->first_object, file->object_count, selected)) any = true;
     if (file->object_count == 0 && filter->tensor_count == 0) any = true;
   }
-  if (!path_selected(filter, "")) return any;
+  if (!filter_selects_path(filter, "")) return any;
   for (uint32_t i = 0; i < manifest->object_count; i++)
     if (manifest->objects[i].file == MANIFEST_NONE && select_run(manifest, filter, i, 1, selected))
       any = true;

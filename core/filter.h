@@ -28,6 +28,8 @@ struct fork_filter {
   size_t exact_count;
 };
 
+/* Whether the globs on paths let a file through (an empty file has no object to tell it). */
+bool filter_selects_path(const struct fork_filter *filter, const char *path);
 /* One bit per object, to be freed with free(); NULL when everything is selected. Globs that leave
  * neither an object nor an (empty) file are SPROUT_INVALID, naming them. */
 SPROUT_MUST_CHECK enum sprout_status filter_select(const struct manifest *manifest,

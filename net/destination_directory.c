@@ -259,6 +259,7 @@ static void set_initial(struct directory_destination *directory, struct reactor 
   directory->force = options->force;
   directory->dry_run = options->dry_run || options->verify_only;
   directory->verify_only = options->verify_only;
+  directory->filter = options->filter;
   directory->destination_fd = directory->private_fd = -1;
   directory->partial_fd = directory->lock_fd = -1;
   for (uint32_t i = 0; i < DIRECTORY_DESCRIPTORS; i++) directory->descriptors[i].fd = -1;

@@ -114,6 +114,7 @@ struct directory_destination {
   struct reactor *reactor;
   char *path;
   bool force, dry_run, verify_only;
+  const struct fork_filter *filter;
   enum directory_phase phase;
   atomic_bool cancelled;
   const struct manifest *manifest;

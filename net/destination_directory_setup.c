@@ -178,7 +178,12 @@ static bool object_selected(const struct directory_destination *directory, uint3
 /* How many of a file's objects with bytes are selected, and whether any is. */
 static void count_selected(const struct directory_destination *directory,
                            const struct manifest_file *file, bool *any_out, bool *whole_out) {
+  const struct fork_filter *filter = directory->filter;
+
   *any_out = directory->selected == NULL;
+  if (file->object_count == 0)
+    *any_out =
+        filter == NULL || (filter->tensor_count == 0 && filter_selects_path(filter, file->path));
   *whole_out = true;
   for (uint32_t i = 0; i < file->object_count; i++) {
     uint32_t object = file->first_object + i;

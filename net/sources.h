@@ -7,6 +7,7 @@
 #define NET_SOURCES_H
 
 #include "core/destination.h"
+#include "core/filter.h"
 #include "core/reactor.h"
 #include "core/source.h"
 #include "net/address.h"
@@ -38,7 +39,8 @@ struct directory_options {
   bool dry_run;     /* check only: create nothing; with reuse, re-hash what is there all the same */
   bool verify_only; /* a dry run that looks at final names alone, follows links, and takes a file of
                        another length as missing instead of refusing it */
-  uint64_t staging_bytes; /* upper bound of staging memory */
+  uint64_t staging_bytes;           /* upper bound of staging memory */
+  const struct fork_filter *filter; /* borrowed; says which empty files are wanted; NULL: all */
 };
 
 SPROUT_MUST_CHECK enum sprout_status
