@@ -17,6 +17,7 @@
   X(LIMIT_HEADER_BYTES, 16384, "bytes", "431")                                                     \
   X(LIMIT_TARGET_BYTES, 8192, "bytes", "414")                                                      \
   X(LIMIT_BODY_BYTES, 1048576, "bytes", "413")                                                     \
+  X(LIMIT_REQUEST_BODY_BYTES, 65536, "bytes sent to a seed", "413")                                \
   X(LIMIT_PIPELINED_REQUESTS, 64, "requests per connection",                                       \
     "the connection is not read until one is answered")                                            \
   X(LIMIT_READ_RANGES, 512, "ranges per read", "400")                                              \

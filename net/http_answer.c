@@ -195,10 +195,17 @@ void exchange_answer_interim(struct http_exchange *exchange) {
   connection_wake(exchange->connection);
 }
 
+/* An answer behind which others wait cannot be the last. */
+static bool ends_by_drain(const struct http_exchange *exchange) {
+  const struct http_connection *connection = exchange->connection;
+  return connection->server->draining && !connection->kept && !exchange->keeps_open &&
+         exchange->node.next == &connection->exchanges;
+}
+
 void http_exchange_answer(struct http_exchange *exchange, const struct http_answer *answer) {
   struct http_connection *connection = exchange->connection;
   assert(!exchange->answered);
-  if (answer->close || connection->server->draining) {
+  if (answer->close || ends_by_drain(exchange)) {
     exchange->is_last = true;
     connection_finish(connection);
   }

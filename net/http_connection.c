@@ -20,9 +20,6 @@
 #define NS_PER_MS 1000000ull
 #define LINGER_MS 2000u
 #define LINGER_BYTES (4u << 20)
-/* The largest request is a read of LIMIT_READ_RANGES ranges; 4,096 strangers cost 256 MiB at most.
- */
-#define REQUEST_BODY_BYTES (64u << 10)
 
 static struct reactor *reactor_of(const struct http_connection *connection) {
   return connection->server->options.reactor;
@@ -77,7 +74,7 @@ static void dispatch(struct http_connection *connection) {
   const struct http_message *request = http_parser_message(connection->parser);
   struct http_exchange *exchange = begin_exchange(connection, request);
   if (exchange == NULL) return;
-  if (!request->keep_alive || server->draining) {
+  if (!request->keep_alive) {
     exchange->is_last = true;
     connection_finish(connection);
   }
@@ -85,6 +82,7 @@ static void dispatch(struct http_connection *connection) {
   exchange->request = request;
   server->options.handle(server->options.context, exchange);
   exchange->request = NULL;
+  connection->kept = connection->kept || exchange->keeps_open;
   http_parser_next(connection->parser);
   connection->began_ns = 0;
 }
@@ -357,7 +355,7 @@ void connection_create(struct http_server *server, int fd, bool refused) {
   struct http_connection *connection = calloc(1, sizeof(*connection));
   struct http_parser *parser = NULL;
   if (connection == NULL || !prepare_socket(fd) ||
-      http_parser_create(HTTP_PARSE_REQUESTS, REQUEST_BODY_BYTES, &parser) != SPROUT_OK) {
+      http_parser_create(HTTP_PARSE_REQUESTS, LIMIT_REQUEST_BODY_BYTES, &parser) != SPROUT_OK) {
     free(connection);
     (void)close(fd);
     server_connection_gone(server, refused);

@@ -15,8 +15,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/sendfile.h>
+#include <time.h>
 
 static void out_done(struct ring_op *op);
 static uint64_t take_turn(struct http_sender *sender, uint64_t budget_bytes);
@@ -164,8 +167,7 @@ static enum step send_from_file(struct http_connection *connection, struct http_
 /* System calls of one turn: tiny pieces must not hold up the others. */
 #define TURN_STEPS_MAX 256u
 
-static uint64_t take_turn(struct http_sender *sender, uint64_t budget_bytes) {
-  struct http_connection *connection = container_of(sender, struct http_connection, sender);
+static uint64_t run_turn(struct http_connection *connection, uint64_t budget_bytes) {
   struct http_account *account = connection_first(connection)->account;
   uint64_t used = 0;
   connection->output = OUTPUT_IDLE;
@@ -195,6 +197,41 @@ static uint64_t take_turn(struct http_sender *sender, uint64_t budget_bytes) {
     if (step == STEP_FULL) break;
   }
   wait_writable(connection);
+  return used;
+}
+
+/*
+ * sendfile has no MSG_NOSIGNAL: a peer that has gone would end the whole program. The thread may be
+ * the host's, so its signal mask is lent for the turn only, and our SIGPIPE does not stay behind.
+ */
+struct pipe_guard {
+  sigset_t pipe, before;
+  bool was_pending;
+};
+
+static void guard_pipe(struct pipe_guard *guard) {
+  sigset_t pending;
+  sigemptyset(&guard->pipe);
+  sigaddset(&guard->pipe, SIGPIPE);
+  (void)pthread_sigmask(SIG_BLOCK, &guard->pipe, &guard->before);
+  guard->was_pending = sigismember(&guard->before, SIGPIPE) == 1 && sigpending(&pending) == 0 &&
+                       sigismember(&pending, SIGPIPE) == 1;
+}
+
+static void unguard_pipe(const struct pipe_guard *guard, bool broken) {
+  static const struct timespec no_time;
+  if (broken && !guard->was_pending) {
+    while (sigtimedwait(&guard->pipe, NULL, &no_time) < 0 && errno == EINTR) continue;
+  }
+  (void)pthread_sigmask(SIG_SETMASK, &guard->before, NULL);
+}
+
+static uint64_t take_turn(struct http_sender *sender, uint64_t budget_bytes) {
+  struct http_connection *connection = container_of(sender, struct http_connection, sender);
+  struct pipe_guard guard;
+  guard_pipe(&guard);
+  uint64_t used = run_turn(connection, budget_bytes);
+  unguard_pipe(&guard, connection->state >= CONNECTION_CLOSING);
   return used;
 }
 

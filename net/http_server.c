@@ -185,7 +185,7 @@ void http_server_drain(struct http_server *server) {
   struct list_node *node, *next;
   list_for_each_safe (node, next, &server->connections) {
     struct http_connection *connection = container_of(node, struct http_connection, node);
-    if (is_idle(connection)) connection_close(connection);
+    if (is_idle(connection) && !connection->kept) connection_close(connection);
   }
 }
 

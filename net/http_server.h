@@ -89,6 +89,7 @@ struct http_exchange {
   /* read only for the handler */
   enum http_method method;
   bool answered;
+  bool keeps_open; /* set by the handler: its connection outlives a drain */
   int status_code;
   uint64_t began_ns;
   uint64_t body_bytes; /* to send: 0 for HEAD */
@@ -112,7 +113,8 @@ static inline void *http_exchange_store(struct http_exchange *exchange) {
   return exchange->store;
 }
 
-/* Once per exchange. */
+/* Once per exchange. Its connection ends after it when the answer, the request or a drain asks for
+ * it. */
 void http_exchange_answer(struct http_exchange *exchange, const struct http_answer *answer);
 /* Answers {"error":{...}} with the status table's HTTP status, or with `native` when that is an
  * HTTP status (408..431). */
@@ -159,8 +161,8 @@ const struct address *http_server_address(const struct http_server *server);
 /* Requests whose answer has not left whole. */
 uint32_t http_server_exchanges(const struct http_server *server);
 void http_server_stats_get(const struct http_server *server, struct http_server_stats *stats_out);
-/* Every further answer ends its connection, idle ones end now. Accepting goes on: probes must see
- * the state. */
+/* Every further answer ends its connection, and idle ones end now, but for connections of which an
+ * exchange had keeps_open. Accepting goes on: probes must see the state. */
 void http_server_drain(struct http_server *server);
 /* Stops accepting and closes every connection. `stopped` is called when nothing is in flight; then
  * destroy. */

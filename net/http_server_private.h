@@ -36,6 +36,7 @@ struct http_connection {
   int fd;
   enum connection_state state;
   enum output_state output;
+  bool kept;    /* outlives a drain */
   bool refused; /* beyond the connection limit: told so and closed */
   struct http_parser *parser;
   struct ring_op receive;

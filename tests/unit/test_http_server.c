@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -475,6 +476,27 @@ static void never_sends_other_bytes_of_a_truncated_file(void **state) {
   stop();
 }
 
+/* sendfile would raise SIGPIPE, which ends a program that did not think of it. */
+static void survives_peers_that_vanish(void **state) {
+  (void)state;
+  start(&plain, 0);
+  for (int i = 0; i < 5; i++) {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    char byte;
+    int fd = dial();
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    peer_get(fd, "/file");
+    peer_get(fd, "/pieces");
+    assert_true(peer_receive(fd, &byte, 1));
+    close(fd); /* a reset */
+    for (int j = 0; j < 5; j++) tick();
+  }
+  sigset_t pending;
+  assert_int_equal(sigpending(&pending), 0);
+  assert_int_equal(sigismember(&pending, SIGPIPE), 0);
+  stop();
+}
+
 static void drains(void **state) {
   (void)state;
   start(&plain, 0);
@@ -562,6 +584,7 @@ int main(void) {
       cmocka_unit_test(closes_slow_ones),
       cmocka_unit_test(keeps_to_the_rate),
       cmocka_unit_test(never_sends_other_bytes_of_a_truncated_file),
+      cmocka_unit_test(survives_peers_that_vanish),
       cmocka_unit_test(drains),
       cmocka_unit_test(stops_amid_everything),
 #ifdef SPROUT_FAULTS
