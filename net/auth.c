@@ -21,8 +21,10 @@
 /* Two tokens with their line ends, and room to notice that there is more. */
 #define AUTH_FILE_BYTES (AUTH_TOKENS * (AUTH_TOKEN_MAX + 2) + 64)
 
+static_assert(AUTH_TOKEN_MAX % 8 == 0, "tokens are compared in words");
+
 struct token {
-  char text[AUTH_TOKEN_MAX + 1]; /* zero-padded */
+  char text[AUTH_TOKEN_MAX + 8]; /* zero-padded to whole words */
 };
 
 struct tokens {
@@ -234,13 +236,17 @@ bool auth_required(const struct auth *auth) {
   return auth->tokens.count > 0;
 }
 
-/* All bytes are looked at, whatever they are. */
-static unsigned differs(const struct token *a, const struct token *b) {
-  const volatile char *x = a->text, *y = b->text;
-  unsigned difference = 0;
-  for (size_t i = 0; i < sizeof(a->text); i++)
-    difference |= (unsigned)((unsigned char)x[i] ^ (unsigned char)y[i]);
-  return difference;
+/* All bytes are looked at, whatever they are; the compiler may not know when it could stop. */
+static bool differs(const struct token *a, const struct token *b) {
+  uint64_t difference = 0;
+  for (size_t i = 0; i < sizeof(a->text); i += sizeof(uint64_t)) {
+    uint64_t x, y;
+    memcpy(&x, a->text + i, sizeof(x));
+    memcpy(&y, b->text + i, sizeof(y));
+    difference |= x ^ y;
+    __asm__ volatile("" : "+r"(difference));
+  }
+  return difference != 0;
 }
 
 enum auth_verdict auth_check(const struct auth *auth, const char *header) {
@@ -258,7 +264,7 @@ enum auth_verdict auth_check(const struct auth *auth, const char *header) {
   memcpy(guess.text, text, length);
   unsigned right = 0;
   for (unsigned i = 0; i < auth->tokens.count; i++)
-    right |= differs(&guess, &auth->tokens.values[i]) == 0;
+    right |= !differs(&guess, &auth->tokens.values[i]);
   explicit_bzero(&guess, sizeof(guess));
   return right ? AUTH_OK : AUTH_WRONG;
 }
@@ -270,7 +276,7 @@ enum sprout_status auth_read_token(const char *token_file, char *token_out,
   enum sprout_status status = read_file(token_file, 0, &tokens, &state, error);
   if (status == SPROUT_OK) {
     warn_if_open(token_file, &state);
-    memcpy(token_out, tokens.values[0].text, sizeof(tokens.values[0].text));
+    memcpy(token_out, tokens.values[0].text, AUTH_TOKEN_MAX + 1);
   }
   explicit_bzero(&tokens, sizeof(tokens));
   return status;
