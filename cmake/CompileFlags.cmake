@@ -23,11 +23,11 @@ add_library(sprout_flags INTERFACE)
 target_compile_definitions(sprout_flags INTERFACE _GNU_SOURCE=
                            $<$<BOOL:${SPROUT_FAULTS}>:SPROUT_FAULTS=1>)
 target_compile_options(sprout_flags INTERFACE
-  -Wall -Wextra -Wshadow -Wpointer-arith -Wwrite-strings -Wformat=2 -Wno-format-truncation -Wundef -Wvla -Walloca
+  -Wall -Wextra -Wshadow -Wpointer-arith -Wwrite-strings -Wformat=2 -Wundef -Wvla -Walloca
   -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wimplicit-fallthrough
   -Werror=implicit-function-declaration -Werror=incompatible-pointer-types
   -Werror=int-conversion -Werror=return-type
-  $<$<C_COMPILER_ID:GNU>:-Wlogical-op;-Wduplicated-cond;-Wjump-misses-init>
+  $<$<C_COMPILER_ID:GNU>:-Wlogical-op;-Wduplicated-cond;-Wjump-misses-init;-Wno-format-truncation>
   $<$<BOOL:${SPROUT_WERROR}>:-Werror>
   -fno-omit-frame-pointer -fno-strict-aliasing)
 
