@@ -17,6 +17,7 @@ struct digest_wait {
   void (*done)(struct digest_wait *wait);
   struct list_node node;
   uint64_t next; /* first chunk of the range not yet known */
+  bool failed; /* a chunk of the range cannot be read (the file was truncated or the disk failed) */
 };
 
 /* `rate`: bytes per second for background work; the model must outlive it. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * late_bytes URL SEED_PID RUNS SEED: forks a model into memory again and again, makes each fork fail (the seed is
- * stopped) or cancels it at a random byte, refills the memory with a pattern, lets the seed go on, and counts bytes
- * that changed afterwards. Prints one JSON line; exit 0 only when no byte changed and every run was cut short.
+ * late_bytes URL SEED_PID RUNS SEED: forks a model into memory again and again, makes each fork
+ * fail (the seed is stopped) or cancels it at a random byte, refills the memory with a pattern,
+ * lets the seed go on, and counts bytes that changed afterwards. Prints one JSON line; exit 0 only
+ * when no byte changed and every run was cut short.
  */
 #include "sprout/sprout.h"
 
@@ -37,8 +38,9 @@ static void die(const char *what, const struct sprout_error *error) {
 }
 
 /* Destination tensors for every tensor of the seed's manifest, in one block of memory. */
-static size_t make_tensors(const struct sprout_manifest *manifest, struct sprout_tensor **tensors_out,
-                           unsigned char **memory_out, uint64_t *bytes_out) {
+static size_t make_tensors(const struct sprout_manifest *manifest,
+                           struct sprout_tensor **tensors_out, unsigned char **memory_out,
+                           uint64_t *bytes_out) {
   struct sprout_manifest_info info;
   sprout_manifest_info(manifest, &info);
   struct sprout_tensor *tensors = calloc(info.object_count, sizeof *tensors);
@@ -111,12 +113,14 @@ int main(int argc, char **argv) {
     kill(seed_pid, SIGCONT);
     char *json;
     /* The seed goes on and answers: whatever it still had to send has been sent or dropped. */
-    if (sprout_json_fetch(url, "/v1/status", NULL, &json, &error) != SPROUT_OK) die("status", &error);
+    if (sprout_json_fetch(url, "/v1/status", NULL, &json, &error) != SPROUT_OK)
+      die("status", &error);
     sprout_json_free(json);
     sprout_fork_destroy(run.fork);
     changed += count_changed(memory, bytes);
   }
-  printf("{\"runs\": %ld, \"cut_short\": %ld, \"changed_bytes\": %llu}\n", runs, cut, (unsigned long long)changed);
+  printf("{\"runs\": %ld, \"cut_short\": %ld, \"changed_bytes\": %llu}\n", runs, cut,
+         (unsigned long long)changed);
   free(tensors);
   free(memory);
   sprout_manifest_destroy(manifest);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * seccomp_run deny|PROFILE.json COMMAND...: runs a command under a seccomp filter. "deny" forbids the three io_uring calls with
- * EPERM, as container runtimes' default profiles do; a file is a container profile whose allowed names are applied.
+ * seccomp_run deny|PROFILE.json COMMAND...: runs a command under a seccomp filter. "deny" forbids
+ * the three io_uring calls with EPERM, as container runtimes' default profiles do; a file is a
+ * container profile whose allowed names are applied.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -25,7 +26,8 @@ static int forbid_io_uring(scmp_filter_ctx filter) {
   return 0;
 }
 
-/* Names this machine's libseccomp does not know are skipped: the profile serves newer kernels as well. */
+/* Names this machine's libseccomp does not know are skipped: the profile serves newer kernels as
+ * well. */
 static int allow_names(scmp_filter_ctx filter, const json_t *names) {
   size_t index;
   json_t *name;
