@@ -27,11 +27,19 @@ SPROUT_MUST_CHECK enum sprout_status tcp_source_create(struct reactor *reactor,
                                                        const struct tcp_source_options *options,
                                                        struct source **source_out);
 
-/* A local directory of the same model (last resort): lays it out as a seed would and reads through
- * the ring. */
-SPROUT_MUST_CHECK enum sprout_status file_source_create(struct reactor *reactor, const char *url,
-                                                        const char *directory,
-                                                        struct source **source_out);
+/*
+ * A local directory of the same model, the last resort: lays it out as a seed would and reads
+ * through the ring.
+ *
+ * A directory does not know the identity of the model it holds. `reference` (may be NULL) gives the
+ * manifest in force when the source connects, or NULL: the directory then takes that identity and
+ * label over, and the engine compares files and objects. Its digests are computed from its own
+ * bytes: they are asked for only when no seed is left to ask.
+ */
+SPROUT_MUST_CHECK enum sprout_status
+file_source_create(struct reactor *reactor, const char *url, const char *directory,
+                   const struct manifest *(*reference)(void *context), void *context,
+                   struct source **source_out);
 
 struct directory_options {
   const char *path;
