@@ -304,14 +304,19 @@ static bool step(struct http_client *client, struct http_call *call) {
   return client->state == CLIENT_OPEN;
 }
 
+/* Small entries are filled from the input buffer: one receive for many of them. */
 static void receive_more(struct http_client *client, struct http_call *call) {
   struct ring_op *op = &client->receive_op;
   op->fd = client->fd;
-  if (client->answer == ANSWER_HEAD) {
-    op->buffer = client->input;
-    op->length = client->options.input_bytes;
-  } else {
-    op->buffer = body_target(client, call, &op->length);
+  op->buffer = client->input;
+  op->length = client->options.input_bytes;
+  if (client->answer != ANSWER_HEAD) {
+    uint64_t room;
+    unsigned char *target = body_target(client, call, &room);
+    if (room >= client->options.input_bytes || room == client->body_bytes - client->body_used) {
+      op->buffer = target;
+      op->length = room;
+    }
   }
   reactor_submit(client->reactor, op);
 }

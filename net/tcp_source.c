@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Heads of read answers are about 150 bytes: what comes with them beyond that is copied. */
-#define DATA_INPUT_BYTES 1024u
+/* Heads of read answers are about 150 bytes: what comes with them beyond that is copied: 16 KiB of
+ * 4 MiB. */
+#define DATA_INPUT_BYTES 16384u
 #define CONTROL_INPUT_BYTES 16384u
 /* A seed that is gone must not hold up a fork that is done. */
 #define PART_TIMEOUT_NS 200000000ull
