@@ -65,25 +65,14 @@ class Process:
 
 
 class Seed(Process):
-    def __init__(self, binary, model, scratch, number):
-        self.ready_file = scratch / f"seed{number}.ready"
-        os.mkfifo(self.ready_file)
-        super().__init__([binary, "seed", str(model), "--listen", "127.0.0.1:0", "--ready-file", str(self.ready_file)])
-        reader = os.open(self.ready_file, os.O_RDONLY | os.O_NONBLOCK)
-        pidfd = os.pidfd_open(self.process.pid)
-        selector = selectors.DefaultSelector()
-        selector.register(reader, selectors.EVENT_READ)
-        selector.register(pidfd, selectors.EVENT_READ)
-        text = b""
-        while not text.endswith(b"\n"):
-            keys = [key.fileobj for key, _ in selector.select(60)]
-            if reader in keys:
-                text += os.read(reader, 65536)
-            elif not keys or pidfd in keys:
-                sys.exit(f"seed did not start: {self.error_text()}")
-        os.close(reader)
-        os.close(pidfd)
-        self.url = json.loads(text)["url"]
+    def __init__(self, binary, model):
+        super().__init__([binary, "seed", str(model), "--listen", "127.0.0.1:0", "--log-format", "json"])
+        os.set_blocking(self.process.stdout.fileno(), True)
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            sys.exit(f"seed did not start: {self.error_text()}")
+        self.url = json.loads(line)["url"]
 
 
 class Fork(Process):
@@ -172,7 +161,7 @@ def small_model(binary, scratch):
         return
     model = pathlib.Path(list(spec.submodule_search_locations)[0]) / "model"
     heading("1. A real model: all-MiniLM-L6-v2, one seed, one fork")
-    seed = Seed(binary, model, scratch, "small")
+    seed = Seed(binary, model)
     try:
         fork = Fork(binary, "fork", [seed.url], scratch / "small")
         run_forks([fork], lambda forks: None)
@@ -186,7 +175,7 @@ def small_model(binary, scratch):
 
 
 def big_scene(binary, scratch, model, total, count):
-    seeds = [Seed(binary, model, scratch, number) for number in range(2)]
+    seeds = [Seed(binary, model) for _ in range(2)]
     urls = [seed.url for seed in seeds]
     forks = [Fork(binary, f"fork {number + 1}", urls, scratch / f"fork{number + 1}") for number in range(count)]
     events = {"seed": False, "fork": False}

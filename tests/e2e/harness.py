@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import random
-import select
 import signal
 import socket
 import subprocess
@@ -35,46 +34,25 @@ class Seed:
     """One `sprout seed` process. `url` is known once it is ready."""
 
     def __init__(self, binary, scratch, paths, *arguments, env=None, index=0, wait=True):
-        self.ready_file = scratch / f"seed-{index}-{os.urandom(4).hex()}.ready"
-        os.mkfifo(self.ready_file)
         self.log = scratch / f"seed-{index}-{os.urandom(4).hex()}.log"
         options = [str(a) for a in arguments]
         if "--listen" not in options:
             options += ["--listen", "127.0.0.1:0"]
-        command = [binary, "seed", *[str(p) for p in paths], *options, "--log-format", "json",
-                   "--ready-file", str(self.ready_file)]
+        command = [binary, "seed", *[str(p) for p in paths], *options, "--log-format", "json"]
         self.log_file = open(self.log, "wb")
-        reader = os.open(self.ready_file, os.O_RDONLY | os.O_NONBLOCK)
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log_file,
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=self.log_file, env={**os.environ, **(env or {})})
-        self.ready = None
-        try:
-            if wait:
-                self.ready = self._await_ready(reader)
-        finally:
-            os.close(reader)
-        if self.ready:
-            self.url = self.ready["url"]
-            self.host, port = self.url.removeprefix("http://").rstrip("/").rsplit(":", 1)
-            self.port = int(port)
-
-    def _await_ready(self, reader):
-        pidfd = os.pidfd_open(self.process.pid)
-        try:
-            text = b""
-            deadline = time.monotonic() + TIMEOUT
-            while not text.endswith(b"\n"):
-                poll = select.poll()
-                poll.register(reader, select.POLLIN)
-                poll.register(pidfd, select.POLLIN)
-                events = dict(poll.poll(max(0, deadline - time.monotonic()) * 1000))
-                if events.get(reader, 0) & select.POLLIN:
-                    text += os.read(reader, 65536)
-                    continue
-                raise AssertionError(f"seed did not become ready (exit {self.process.poll()}):\n{self.text()}")
-            return json.loads(text)
-        finally:
-            os.close(pidfd)
+        if not wait:
+            return
+        line = self.process.stdout.readline()  # the line that says ready, or the end of a seed that refused
+        if not line:
+            code = self.process.wait(TIMEOUT)
+            self.process.stdout.close()
+            raise AssertionError(f"seed did not become ready (exit {code}):\n{self.text()}")
+        self.ready = json.loads(line)
+        self.url = self.ready["url"]
+        self.host, port = self.url.removeprefix("http://").rstrip("/").rsplit(":", 1)
+        self.port = int(port)
 
     def text(self):
         self.log_file.flush()
@@ -100,6 +78,7 @@ class Seed:
             self.signal(signal.SIGCONT)
             self.process.kill()
             self.process.wait(TIMEOUT)
+        self.process.stdout.close()
         self.log_file.close()
 
     def request(self, method, path, body=None, headers=None, timeout=TIMEOUT):
