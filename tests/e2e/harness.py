@@ -109,13 +109,12 @@ class Seed:
 
 
 class ForkResult:
-    def __init__(self, process, output, errors, seconds, cpu_seconds):
+    def __init__(self, process, output, errors, seconds):
         self.exit = process.returncode
         self.lines = [json.loads(line) for line in output.decode().splitlines() if line.startswith("{")]
         self.result = self.lines[-1] if self.lines and self.lines[-1].get("type") == "result" else None
         self.errors = errors.decode(errors="replace")
         self.seconds = seconds
-        self.cpu_seconds = cpu_seconds
 
     def __repr__(self):
         return f"exit {self.exit} result {self.result} stderr {self.errors}"
@@ -142,7 +141,15 @@ class Fork:
     def wait(self, timeout=TIMEOUT):
         output, errors = self.process.communicate(timeout=timeout)
         seconds = time.monotonic() - self.begun
-        return ForkResult(self.process, self.output + output, errors, seconds, None)
+        return ForkResult(self.process, self.output + output, errors, seconds)
+
+    def wait_with_usage(self):
+        """(result, CPU seconds of the process)."""
+        output, errors = self.process.stdout.read(), self.process.stderr.read()
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - self.begun
+        return ForkResult(self.process, self.output + output, errors, seconds), usage.ru_utime + usage.ru_stime
 
     def kill(self):
         self.process.kill()

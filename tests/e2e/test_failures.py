@@ -2,7 +2,6 @@
 """Sources that stop, die or restart; forks that are killed; disks that fill up."""
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,9 +28,9 @@ def test_stopped_seed_single_source(sprout, models):
     fork = sprout.start_fork(tap, "null:", "--stall-timeout", "2s")
     assert tap.acted.wait(30)
     before = cpu_seconds(fork.process.pid)
-    done = fork.wait()
+    done, spent = fork.wait_with_usage()
     took = time.monotonic() - stopped_at[0]
-    spent = done_cpu_seconds(fork) - before
+    spent -= before
     print(f"stopped seed: fork ended after {took:.2f} s (stall-timeout 2 s), {spent:.3f} CPU-s")
     assert done.exit == 4, done
     assert took <= 3.0
@@ -41,22 +40,6 @@ def test_stopped_seed_single_source(sprout, models):
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def done_cpu_seconds(fork):
-    """CPU of a fork that was waited for; the harness waits for one child at a time here."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    del fork
-    return usage.ru_utime + usage.ru_stime - done_cpu_seconds.base
-
-
-done_cpu_seconds.base = 0.0
-
-
-@pytest.fixture(autouse=True)
-def children_base():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done_cpu_seconds.base = usage.ru_utime + usage.ru_stime
 
 
 def test_two_seeds_one_lost_at_a_random_byte(sprout, models, repeat, tmp_path):
