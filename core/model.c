@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "core/json_config.h"
 #include "core/log.h"
 #include "core/model_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,22 +179,12 @@ static bool cache_names(const char *path, struct names *names) {
   return true;
 }
 
-static void read_quantization(const char *directory, struct names *names) {
-  char path[PATH_MAX];
-  if ((size_t)snprintf(path, sizeof path, "%s/config.json", directory) >= sizeof path) return;
-  json_t *config = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
-  const json_t *quantization = json_object_get(config, "quantization_config");
-  const char *method = json_string_value(json_object_get(quantization, "quant_method"));
-  if (method) snprintf(names->quantization, sizeof names->quantization, "%s", method);
-  json_decref(config);
-}
-
 static void find_names(const struct model_options *options, bool directory, struct names *names) {
   memset(names, 0, sizeof *names);
   char *whole = realpath(options->paths[0], NULL);
   const char *path = whole ? whole : options->paths[0];
   if (!directory || !cache_names(path, names)) base_name(path, names->model, sizeof names->model);
-  if (directory) read_quantization(path, names);
+  if (directory) json_config_quantization(path, names->quantization, sizeof names->quantization);
   if (options->name) snprintf(names->model, sizeof names->model, "%s", options->name);
   free(whole);
 }

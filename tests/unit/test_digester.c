@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/digester.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define LARGE_BYTES (9u * 1024u * 1024u) /* three chunks, the last one shorter */
+#define GIGABYTE 1000000000ull
+
+struct world {
+  struct reactor *reactor;
+  struct model *model;
+  struct digester *digester;
+  unsigned char *large;
+  unsigned char small[100];
+  char file[64];
+};
+
+static struct world world;
+
+static int make_world(void **state) {
+  (void)state;
+  struct sprout_error error;
+  memset(&world, 0, sizeof world);
+  world.large = malloc(LARGE_BYTES);
+  for (uint32_t i = 0; i < LARGE_BYTES; i++)
+    world.large[i] = (unsigned char)(i * 2654435761u >> 24);
+  memset(world.small, 7, sizeof world.small);
+  struct sprout_tensor tensors[2] = {{.name = "large",
+                                      .dtype = "U8",
+                                      .rank = 1,
+                                      .shape = {LARGE_BYTES},
+                                      .address = world.large,
+                                      .length_bytes = LARGE_BYTES},
+                                     {.name = "small",
+                                      .dtype = "U8",
+                                      .rank = 1,
+                                      .shape = {100},
+                                      .address = world.small,
+                                      .length_bytes = 100}};
+  struct model_options options = {.name = "m"};
+  struct reactor_options reactor_options = {.workers = 2};
+  assert_int_equal(reactor_create(&reactor_options, &world.reactor, &error), SPROUT_OK);
+  assert_int_equal(model_from_tensors(tensors, 2, true, &options, &world.model, &error), SPROUT_OK);
+  return 0;
+}
+
+static bool stopped_flag;
+static void note_stopped(void *context) {
+  *(bool *)context = true;
+}
+
+static int end_world(void **state) {
+  (void)state;
+  if (world.digester) {
+    stopped_flag = false;
+    digester_stop(world.digester, note_stopped, &stopped_flag);
+    while (!stopped_flag) reactor_tick(world.reactor, UINT64_MAX);
+    digester_destroy(world.digester);
+  }
+  model_destroy(world.model);
+  reactor_leave(world.reactor);
+  reactor_destroy(world.reactor);
+  free(world.large);
+  if (world.file[0]) unlink(world.file);
+  return 0;
+}
+
+static void make_digester(uint64_t rate) {
+  assert_int_equal(digester_create(world.reactor, world.model, rate, &world.digester), SPROUT_OK);
+}
+
+static void assert_digest(uint64_t chunk, const void *data, size_t length_bytes) {
+  struct digest found, expected = digest_of(data, length_bytes);
+  assert_true(digester_known(world.digester, chunk, &found));
+  assert_true(digest_equal(&found, &expected));
+}
+
+static void background_finds_every_digest(void **state) {
+  (void)state;
+  make_digester(GIGABYTE);
+  struct digest unused;
+  assert_false(digester_known(world.digester, 0, &unused));
+  assert_int_equal(digester_undigested_bytes(world.digester), LARGE_BYTES + 100);
+  digester_start(world.digester);
+  while (digester_undigested_bytes(world.digester) > 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_digest(0, world.large, SPROUT_CHUNK_BYTES);
+  assert_digest(1, world.large + SPROUT_CHUNK_BYTES, SPROUT_CHUNK_BYTES);
+  assert_digest(2, world.large + 2 * SPROUT_CHUNK_BYTES, LARGE_BYTES - 2 * SPROUT_CHUNK_BYTES);
+  assert_digest(3, world.small, 100);
+}
+
+struct waiter {
+  struct digest_wait wait;
+  unsigned done;
+};
+
+static void count_done(struct digest_wait *wait) {
+  container_of(wait, struct waiter, wait)->done++;
+}
+
+static void a_wait_is_served_without_background_work(void **state) {
+  (void)state;
+  make_digester(1);
+  struct waiter last = {.wait = {.first = 3, .count = 1, .done = count_done}};
+  digester_wait(world.digester, &last.wait);
+  assert_int_equal(last.done, 0); /* never from inside the call */
+  while (last.done == 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_int_equal(last.done, 1);
+  assert_false(last.wait.failed);
+  assert_digest(3, world.small, 100);
+  assert_int_equal(digester_undigested_bytes(world.digester), LARGE_BYTES);
+}
+
+static void waits_overlap_and_known_ones_are_answered_too(void **state) {
+  (void)state;
+  make_digester(1);
+  struct waiter waiters[4];
+  for (unsigned i = 0; i < 4; i++) {
+    waiters[i] = (struct waiter){.wait = {.first = i / 2, .count = 2 + i % 2, .done = count_done}};
+    digester_wait(world.digester, &waiters[i].wait);
+  }
+  for (unsigned i = 0; i < 4; i++) {
+    while (waiters[i].done == 0) reactor_tick(world.reactor, UINT64_MAX);
+  }
+  struct waiter again = {.wait = {.first = 0, .count = 2, .done = count_done}};
+  digester_wait(world.digester, &again.wait);
+  while (again.done == 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_int_equal(again.done, 1);
+}
+
+static void a_cancelled_wait_is_not_answered(void **state) {
+  (void)state;
+  make_digester(1);
+  struct waiter cancelled = {.wait = {.first = 0, .count = 3, .done = count_done}};
+  struct waiter kept = {.wait = {.first = 0, .count = 3, .done = count_done}};
+  digester_wait(world.digester, &cancelled.wait);
+  digester_wait(world.digester, &kept.wait);
+  digester_cancel(world.digester, &cancelled.wait);
+  while (kept.done == 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_int_equal(cancelled.done, 0);
+}
+
+static void a_truncated_file_fails_its_waits_and_nothing_else(void **state) {
+  (void)state;
+  model_destroy(world.model);
+  snprintf(world.file, sizeof world.file, "/tmp/sprout-digester-XXXXXX");
+  int fd = mkstemp(world.file);
+  assert_true(fd >= 0);
+  assert_int_equal(write(fd, world.large, LARGE_BYTES), LARGE_BYTES);
+  struct sprout_error error;
+  const char *path = world.file;
+  struct model_options options = {.paths = &path, .path_count = 1};
+  assert_int_equal(model_open(&options, &world.model, &error), SPROUT_OK);
+  make_digester(1);
+  assert_int_equal(ftruncate(fd, SPROUT_CHUNK_BYTES + 5), 0);
+  struct waiter all = {.wait = {.first = 0, .count = 3, .done = count_done}};
+  digester_wait(world.digester, &all.wait);
+  while (all.done == 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_true(all.wait.failed);
+  struct digest unused;
+  assert_digest(0, world.large, SPROUT_CHUNK_BYTES);
+  assert_false(digester_known(world.digester, 1, &unused));
+  assert_false(digester_known(world.digester, 2, &unused));
+  close(fd);
+}
+
+int main(void) {
+#define ROW(test) cmocka_unit_test_setup_teardown(test, make_world, end_world)
+  const struct CMUnitTest tests[] = {
+      ROW(background_finds_every_digest),
+      ROW(a_wait_is_served_without_background_work),
+      ROW(waits_overlap_and_known_ones_are_answered_too),
+      ROW(a_cancelled_wait_is_not_answered),
+      ROW(a_truncated_file_fails_its_waits_and_nothing_else),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
