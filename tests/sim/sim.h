@@ -56,6 +56,8 @@ struct sim_clock {
 void sim_after(struct sim *sim, uint64_t wait_ns, sim_action *action, void *target,
                uint64_t argument);
 uint64_t sim_clock_next(const struct sim_clock *clock);
+/* All that is to come comes later. */
+void sim_clock_delay(struct sim_clock *clock, uint64_t delay_ns);
 /* Runs the events that are due; new ones among them too. */
 void sim_clock_run(struct sim *sim);
 
@@ -116,13 +118,15 @@ struct sim_source_plan {
   uint32_t lies_bytes, lies_digests; /* one chunk in so many; 0: none */
   bool lies_once;                    /* the bytes are right the second time */
   uint32_t variant;
-  uint32_t changes;   /* of the bytes, left */
-  uint64_t change_ns; /* between them */
+  uint32_t changes;      /* of the bytes, left */
+  uint64_t change_ns;    /* between them; 0: by bytes */
+  uint64_t change_bytes; /* landed from one to the next */
   enum sim_digests digests;
   uint64_t digests_ns; /* when they are known; how long computing takes */
   enum sprout_status read_refusal;
   uint32_t read_refusals;    /* so many reads are refused */
   uint32_t coverage_percent; /* 100: all */
+  uint32_t half;             /* 1, 2: every other object; 0: see above */
   struct window_limits window;
   uint64_t rate;
   uint64_t added_ns;
@@ -181,7 +185,7 @@ struct sim_destination {
   bool storing[SIM_CHUNKS_MAX];
   bool present[SIM_CHUNKS_MAX]; /* found, or stored */
   uint32_t mapped, stores_begun, stores_running;
-  bool prepared, reuse, owes_room, finishing, aborting, over;
+  bool prepared, reuse, owes_room, store_failed, finishing, aborting, over;
 };
 struct sim_destination *sim_destination_create(struct sim *sim,
                                                const struct sim_destination_plan *plan);
@@ -194,6 +198,7 @@ struct sim_scenario {
   struct sim_source_plan sources[SIM_SOURCES_MAX];
   struct sim_destination_plan destination;
   uint64_t cancel_ns, jump_ns, jump_length_ns; /* SIM_NEVER: not */
+  bool jump_stops_all;                         /* the sources stand still as well */
   bool add_in_dropped;                         /* the last source joins when another is dropped */
   bool must_complete; /* a source that lives and tells the truth is among them */
 };

@@ -73,6 +73,10 @@ static struct sim_event take_first(struct sim_clock *clock) {
   }
 }
 
+void sim_clock_delay(struct sim_clock *clock, uint64_t delay_ns) {
+  for (uint32_t i = 0; i < clock->count; i++) clock->events[i].at_ns += delay_ns;
+}
+
 void sim_clock_run(struct sim *sim) {
   struct sim_clock *clock = &sim->clock;
   while (clock->count > 0 && clock->events[0].at_ns <= clock->now_ns) {

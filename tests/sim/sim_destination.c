@@ -240,6 +240,7 @@ static void tell_stored(struct sim *sim, void *target, uint64_t fails) {
   struct sprout_error error;
   sprout_error_set(&error, fails ? SPROUT_NO_SPACE : SPROUT_OK, 0, NULL, "simulated");
   for_each_chunk(destination, transfer, fails ? drop_chunk : end_chunk);
+  if (fails) destination->store_failed = true;
   free(transfer->slot);
   transfer->slot = NULL;
   destination->stores_running--;

@@ -137,6 +137,7 @@ static void advance(struct sim *sim) {
     sim_say(sim, "stopped for %llu ms",
             (unsigned long long)(sim->scenario.jump_length_ns / SIM_MS));
     sim->clock.now_ns += sim->scenario.jump_length_ns;
+    if (sim->scenario.jump_stops_all) sim_clock_delay(&sim->clock, sim->scenario.jump_length_ns);
     sim->scenario.jump_ns = SIM_NEVER;
   }
   if (sim->clock.now_ns > VIRTUAL_TIME_MAX) sim_fail(sim, "the fork does not end");

@@ -99,6 +99,7 @@ void sim_oracle_judge(struct sim *sim) {
     if (comparison_is_certain(sim)) judge_comparison(sim);
     return;
   }
+  sim_require(sim, !ok || !sim->destination->store_failed);
   if (ok && !options->dry_run) {
     judge_bytes(sim);
     judge_numbers(sim);

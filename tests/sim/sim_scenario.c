@@ -70,6 +70,8 @@ static void draw_refusal(struct sim *sim, struct sim_source_plan *plan) {
 static void draw_change(struct sim *sim, struct sim_source_plan *plan) {
   plan->changes = (uint32_t)sim_between(&sim->random, 1, dice(sim, 20) ? 5 : 1);
   plan->change_ns = dice(sim, 50) ? draw_ms(sim, 1, 200) : draw_ms(sim, 1, 5000);
+  if (dice(sim, 50)) plan->change_ns = 0;
+  plan->change_bytes = sim_between(&sim->random, 1, dice(sim, 50) ? 3000 : 100000);
 }
 
 /* One thing wrong, as kinds that the oracle can tell apart. */
@@ -169,6 +171,50 @@ static void draw_sources(struct sim *sim) {
   scenario->must_complete = good > 0 && !led_astray;
 }
 
+/* Two sources that have one half of the model each. */
+static void draw_halves(struct sim *sim) {
+  struct sim_scenario *scenario = &sim->scenario;
+  scenario->source_count = 2;
+  for (uint32_t i = 0; i < 2; i++) {
+    draw_good(sim, &scenario->sources[i]);
+    scenario->sources[i].half = i + 1;
+  }
+  scenario->must_complete = !scenario->add_in_dropped;
+}
+
+/* Seeds that look alike and hold different bytes: the first tells some digests and dies, the next
+ * ones tell others. */
+static void draw_succession(struct sim *sim) {
+  struct sim_scenario *scenario = &sim->scenario;
+  scenario->source_count = (uint32_t)sim_between(&sim->random, 2, 4);
+  for (uint32_t i = 0; i < scenario->source_count; i++) {
+    struct sim_source_plan *plan = &scenario->sources[i];
+    draw_good(sim, plan);
+    plan->admission = i > 0 && dice(sim, 50) ? SIM_QUEUES : SIM_ADMITS;
+    plan->queue_ns = draw_ms(sim, 0, 500);
+    plan->variant = (uint32_t)sim_between(&sim->random, 0, 2);
+    plan->digests = dice(sim, 80) ? SIM_DIGESTS_LATER : SIM_DIGESTS_ON_DEMAND;
+    plan->digests_ns = draw_ms(sim, 0, 2000);
+    if (i == 0 || dice(sim, 40)) draw_fate(sim, plan);
+  }
+  scenario->must_complete = false;
+}
+
+/* Everything changes and dies at once. */
+static void draw_upheaval(struct sim *sim) {
+  struct sim_scenario *scenario = &sim->scenario;
+  scenario->source_count = (uint32_t)sim_between(&sim->random, 1, 3);
+  for (uint32_t i = 0; i < scenario->source_count; i++) {
+    struct sim_source_plan *plan = &scenario->sources[i];
+    draw_good(sim, plan);
+    plan->admission = SIM_ADMITS;
+    if (dice(sim, 70)) draw_change(sim, plan);
+    if (dice(sim, 50)) draw_fate(sim, plan);
+    if (dice(sim, 20)) apply_flaw(sim, FLAW_READS, plan);
+  }
+  scenario->must_complete = false;
+}
+
 static void draw_destination(struct sim *sim) {
   struct sim_random *random = &sim->random;
   struct sim_destination_plan *plan = &sim->scenario.destination;
@@ -225,11 +271,21 @@ void sim_scenario_draw(struct sim *sim) {
   struct sim_scenario *scenario = &sim->scenario;
   draw_options(sim);
   scenario->add_in_dropped = dice(sim, 20);
-  draw_sources(sim);
+  bool tearable = scenario->options.verify || sim->model.labelled;
+  uint64_t flavour = sim_below(&sim->random, 100);
+  if (flavour < 5)
+    draw_halves(sim);
+  else if (flavour < 15 && tearable)
+    draw_succession(sim);
+  else if (flavour < 25 && tearable)
+    draw_upheaval(sim);
+  else
+    draw_sources(sim);
   draw_destination(sim);
   if (scenario->options.verify_only && scenario->destination.keeping == SIM_ALIASED)
     scenario->destination.keeping = SIM_STAGED;
   scenario->cancel_ns = dice(sim, 6) ? draw_ms(sim, 0, 3000) : SIM_NEVER;
-  scenario->jump_ns = dice(sim, 15) ? draw_ms(sim, 0, 3000) : SIM_NEVER;
+  scenario->jump_ns = dice(sim, 30) ? draw_ms(sim, 0, dice(sim, 50) ? 200 : 3000) : SIM_NEVER;
   scenario->jump_length_ns = draw_ms(sim, 100, 60000);
+  scenario->jump_stops_all = dice(sim, 50);
 }

@@ -71,9 +71,11 @@ static const char *label_of(struct sim_source *source, char label[65]) {
 static void draw_coverage(struct sim_source *source) {
   struct sim_random random = {.state = source->sim->seed * 31 + source->index};
   source->coverage[0] = 0;
+  const struct sim_source_plan *plan = &source->plan;
   for (uint32_t i = 0; i < source->sim->model.object_count; i++)
-    if (sim_chance(&random, source->plan.coverage_percent)) source->coverage[0] |= UINT64_C(1) << i;
-  if (source->plan.coverage_percent < 100) source->source.coverage = source->coverage;
+    if (plan->half > 0 ? i % 2 == plan->half - 1 : sim_chance(&random, plan->coverage_percent))
+      source->coverage[0] |= UINT64_C(1) << i;
+  if (plan->half > 0 || plan->coverage_percent < 100) source->source.coverage = source->coverage;
 }
 
 static void tell_manifest(struct sim *sim, void *target, uint64_t argument) {
@@ -305,11 +307,39 @@ static bool meet_fate(struct sim_source *source) {
   return false;
 }
 
+/* New bytes: whoever reads the old ones is told sooner or later, but never gets both. */
+static void change(struct sim_source *source) {
+  struct sim_source_plan *plan = &source->plan;
+  struct sim *sim = source->sim;
+  if (plan->changes == 0 || plan->variant + 1 >= SIM_VARIANTS) return;
+  plan->changes--;
+  plan->variant++;
+  source->generation++;
+  source->computed[0] = source->computed[1] = 0;
+  sim_say(sim, "source %u changes to variant %u", source->index, plan->variant);
+  if (!source->connected || source->failed || source->generation_told == 0) return;
+  if (sim_chance(&sim->random, 40)) {
+    give_back(source, SPROUT_STALE);
+  } else if (source->admitted && sim_chance(&sim->random, 50)) {
+    struct source_grant grant = grant_now(source);
+    source->source.listener->granted(&source->source, &grant);
+  }
+}
+
+static void change_by_bytes(struct sim_source *source) {
+  struct sim_source_plan *plan = &source->plan;
+  if (plan->changes == 0 || plan->change_ns > 0 || source->landed_bytes < plan->change_bytes)
+    return;
+  plan->change_bytes += source->landed_bytes;
+  change(source);
+}
+
 static void move(struct sim *sim, void *target, uint64_t argument) {
   struct sim_source *source = target;
   struct sim_source_plan *plan = &source->plan;
   if (!alive(source, argument)) return;
   source->moving = false;
+  change_by_bytes(source);
   if (list_empty(&source->posted) || source->stuck || meet_fate(source)) return;
   struct source_read *read = choose(source);
   uint64_t wait_ns = 1;
@@ -439,8 +469,14 @@ static void tell_closed(struct sim *sim, void *target, uint64_t argument) {
 static void wind_up(struct sim *sim, void *target, uint64_t argument) {
   struct sim_source *source = target;
   (void)argument;
-  if (!list_empty(&source->posted) && sim_chance(&sim->random, 50))
-    land(source, container_of(source->posted.next, struct source_read, node));
+  if (!list_empty(&source->posted) && !stale(source) && !source->failed) {
+    /* A part, or all, of one read was on its way. */
+    struct source_read *read = container_of(source->posted.next, struct source_read, node);
+    bool whole = sim_chance(&sim->random, 30);
+    do land(source, read);
+    while (whole && read->landed_bytes < read->length_bytes);
+    if (read->landed_bytes == read->length_bytes) answer_read(read, SPROUT_OK);
+  }
   give_back(source, SPROUT_CANCELLED);
   later(source, latency(source), tell_closed, 0);
 }
@@ -454,7 +490,9 @@ static void source_close(struct source *base, enum sprout_status result, const c
   source->life++;
   source->connected = false;
   source->closing = true;
-  later(source, latency(source), wind_up, 0);
+  uint64_t wait_ns =
+      sim_chance(&source->sim->random, 20) ? sim_below(&source->sim->random, SIM_S) : 0;
+  later(source, wait_ns + latency(source), wind_up, 0);
 }
 
 static void source_report(struct source *base, uint64_t received_bytes, uint64_t total_bytes) {
@@ -467,26 +505,11 @@ static void source_destroy(struct source *base) {
   source->destroyed = true;
 }
 
-/* --- changes of the bytes --- */
-
-static void change(struct sim *sim, void *target, uint64_t argument) {
+static void change_in_time(struct sim *sim, void *target, uint64_t argument) {
   struct sim_source *source = target;
-  struct sim_source_plan *plan = &source->plan;
   (void)argument;
-  if (plan->changes == 0 || plan->variant + 1 >= SIM_VARIANTS) return;
-  plan->changes--;
-  plan->variant++;
-  source->generation++;
-  source->computed[0] = source->computed[1] = 0;
-  sim_say(sim, "source %u changes to variant %u", source->index, plan->variant);
-  sim_after(sim, plan->change_ns, change, source, 0);
-  if (!source->connected || source->failed || source->generation_told == 0) return;
-  if (sim_chance(&sim->random, 40)) {
-    give_back(source, SPROUT_STALE);
-  } else if (source->admitted && sim_chance(&sim->random, 50)) {
-    struct source_grant grant = grant_now(source);
-    source->source.listener->granted(&source->source, &grant);
-  }
+  change(source);
+  if (source->plan.changes > 0) sim_after(sim, source->plan.change_ns, change_in_time, source, 0);
 }
 
 static const struct source_ops ops = {
@@ -515,6 +538,7 @@ struct sim_source *sim_source_create(struct sim *sim, uint32_t index,
   source->generation = 1;
   list_init(&source->unflushed);
   list_init(&source->posted);
-  if (plan->changes > 0) sim_after(sim, plan->change_ns, change, source, 0);
+  if (plan->changes > 0 && plan->change_ns > 0)
+    sim_after(sim, plan->change_ns, change_in_time, source, 0);
   return source;
 }
