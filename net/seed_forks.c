@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Open forks. The window of all forks together is SEED_WINDOWS_TOTAL times the window of one, so
+ * few forks get what the options say and many divide it; none gets less than two chunks, enough to
+ * read one while the next is on its way. Bytes in flight cost a seed no memory of its own (they are
+ * the kernel's socket buffers): the total bounds how much a fork waits behind others.
+ */
+#include "core/log.h"
+#include "core/share.h"
+#include "net/routes_read.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#define SEED_WINDOWS_TOTAL 16u
+#define WINDOW_LEAST_BYTES (2ull * SPROUT_CHUNK_BYTES)
+#define RATE_PERIOD_NS (SEED_NS_PER_S / 2)
+
+static void promote(struct sprout_seed *seed);
+
+/* --- opening --- */
+
+static struct seed_fork *create_fork(struct sprout_seed *seed, struct admission_fork *admission) {
+  struct seed_fork *fork = calloc(1, sizeof(*fork));
+  if (fork == NULL) return NULL;
+  fork->seed = seed;
+  fork->admission = admission;
+  fork->rated_ns = reactor_now(seed->reactor);
+  http_account_init(&fork->account);
+  list_init(&fork->reads);
+  admission->owner = fork;
+  return fork;
+}
+
+enum sprout_status seed_fork_open(struct sprout_seed *seed, const struct wire_open *open,
+                                  const char *peer, struct seed_fork **fork_out) {
+  uint8_t id[ADMISSION_ID_BYTES];
+  if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id)) return SPROUT_INTERNAL;
+  struct admission_fork *admission = NULL;
+  uint64_t now_ns = reactor_now(seed->reactor);
+  enum sprout_status status =
+      admission_open(seed->admission, id, open->nonce, peer, now_ns, &admission);
+  if (status != SPROUT_OK) return status;
+  if (admission->owner == NULL) {
+    if (create_fork(seed, admission) == NULL) {
+      admission_close(seed->admission, admission, SPROUT_NO_MEMORY, "no memory", now_ns);
+      return SPROUT_NO_MEMORY;
+    }
+    admission->total_bytes = open->total_bytes;
+    if (admission->state == ADMISSION_RUNNING) seed_metrics_fork_started(seed, admission);
+    log_write(LOG_INFO, "seed", "fork from %s %s", peer,
+              admission->state == ADMISSION_RUNNING ? "runs" : "waits in the queue");
+  }
+  seed_lease_watch(seed);
+  *fork_out = admission->owner;
+  return SPROUT_OK;
+}
+
+static void grant(struct seed_fork *fork, struct source_grant *grant_out) {
+  struct sprout_seed *seed = fork->seed;
+  uint32_t running = admission_running(seed->admission);
+  uint64_t rate = http_pace_rate(seed->pace);
+  const struct share_limits limits = {.total = seed->settings.inflight_bytes * SEED_WINDOWS_TOTAL,
+                                      .most = seed->settings.inflight_bytes,
+                                      .least = seed->settings.inflight_bytes < WINDOW_LEAST_BYTES
+                                                   ? seed->settings.inflight_bytes
+                                                   : WINDOW_LEAST_BYTES};
+  *grant_out = (struct source_grant){.window = {.operations = SEED_WINDOW_OPERATIONS,
+                                                .bytes = share_window(&limits, running),
+                                                .depth = LIMIT_PIPELINED_REQUESTS},
+                                     .rate = running > 1 ? rate / running : rate,
+                                     .generation = seed->model->manifest->version.generation,
+                                     .draining = seed->draining};
+  fork->window_bytes_before = fork->window_bytes;
+  fork->window_bytes = grant_out->window.bytes;
+}
+
+void seed_fork_describe(struct seed_fork *fork, struct wire_opened *opened_out) {
+  struct sprout_seed *seed = fork->seed;
+  const struct admission_fork *admission = fork->admission;
+  *opened_out =
+      (struct wire_opened){.queued = admission->state == ADMISSION_QUEUED,
+                           .position = admission_position(seed->admission, admission),
+                           .protocol = WIRE_PROTOCOL_MAX,
+                           .lease_ns = seed->settings.lease_ns,
+                           .heartbeat_ns = seed->settings.lease_ns / SEED_HEARTBEATS_PER_LEASE};
+  for (size_t i = 0; i < WIRE_ID_BYTES; i++) opened_out->fork_id[i] = admission->id[i];
+  grant(fork, &opened_out->grant);
+}
+
+/* --- figures --- */
+
+void seed_fork_rate(struct seed_fork *fork, uint64_t now_ns) {
+  struct admission_fork *admission = fork->admission;
+  admission->sent_bytes = fork->account.sent_bytes;
+  admission->inflight_bytes = fork->inflight_bytes;
+  uint64_t past_ns = now_ns - fork->rated_ns;
+  if (past_ns < RATE_PERIOD_NS) return;
+  double rate = (double)(fork->account.sent_bytes - fork->rated_bytes) * 1e9 / (double)past_ns;
+  double old = (double)fork->rate_bytes_per_second;
+  fork->rate_bytes_per_second = (uint64_t)(fork->rated_bytes == 0 ? rate : (old + rate) / 2);
+  fork->rated_ns = now_ns;
+  fork->rated_bytes = fork->account.sent_bytes;
+}
+
+/* --- ends --- */
+
+void seed_fork_release(struct seed_fork *fork) {
+  if (fork->admission != NULL || !list_empty(&fork->reads)) return;
+  assert(fork->account.sender_count == 0);
+  free(fork);
+}
+
+/* The admission's part is over: says so, breaks what is on its way. */
+static void detach(struct seed_fork *fork) {
+  struct sprout_seed *seed = fork->seed;
+  struct admission_fork *admission = fork->admission;
+  admission->sent_bytes = fork->account.sent_bytes;
+  admission->inflight_bytes = 0;
+  admission->owner = NULL;
+  fork->admission = NULL;
+  seed->forks_finished++;
+  seed_metrics_fork_finished(seed, admission);
+  log_write(LOG_INFO, "seed", "fork from %s ended: %s%s%s, %llu bytes sent", admission->peer,
+            sprout_status_info_of(admission->result)->name,
+            admission->reason[0] != '\0' ? ": " : "", admission->reason,
+            (unsigned long long)admission->sent_bytes);
+  read_abort_all(fork);
+  seed_fork_release(fork);
+}
+
+void seed_fork_close(struct seed_fork *fork, enum sprout_status result, const char *reason) {
+  struct sprout_seed *seed = fork->seed;
+  admission_close(seed->admission, fork->admission, result, reason, reactor_now(seed->reactor));
+  detach(fork);
+  promote(seed);
+  seed_drain_look(seed);
+}
+
+struct close_order {
+  struct sprout_seed *seed;
+  bool queued_only;
+  enum sprout_status result;
+  const char *reason;
+};
+
+static void close_one(struct admission_fork *admission, void *context) {
+  const struct close_order *order = context;
+  struct sprout_seed *seed = order->seed;
+  if (admission->state == ADMISSION_CLOSED) return;
+  if (order->queued_only && admission->state != ADMISSION_QUEUED) return;
+  struct seed_fork *fork = admission->owner;
+  admission_close(seed->admission, admission, order->result, order->reason,
+                  reactor_now(seed->reactor));
+  detach(fork);
+}
+
+void seed_fork_close_all(struct sprout_seed *seed, bool queued_only, enum sprout_status result,
+                         const char *reason) {
+  struct close_order order = {seed, queued_only, result, reason};
+  admission_each(seed->admission, close_one, &order);
+  seed_lease_watch(seed);
+  seed_drain_look(seed);
+}
+
+/* --- leases --- */
+
+static void promote(struct sprout_seed *seed) {
+  struct admission_fork *admission;
+  while ((admission = admission_promote(seed->admission, reactor_now(seed->reactor))) != NULL)
+    seed_metrics_fork_started(seed, admission);
+  seed_lease_watch(seed);
+}
+
+void seed_lease_watch(struct sprout_seed *seed) {
+  uint64_t expiry_ns = admission_next_expiry(seed->admission);
+  if (expiry_ns == UINT64_MAX)
+    reactor_timer_stop(seed->reactor, &seed->lease_timer);
+  else
+    reactor_timer_start(seed->reactor, &seed->lease_timer, expiry_ns);
+}
+
+void seed_lease_fired(struct timer *timer) {
+  struct sprout_seed *seed = container_of(timer, struct sprout_seed, lease_timer);
+  struct admission_fork *admission;
+  uint64_t now_ns = reactor_now(seed->reactor);
+  while ((admission = admission_expire(seed->admission, now_ns)) != NULL) detach(admission->owner);
+  promote(seed);
+  seed_drain_look(seed);
+}

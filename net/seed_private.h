@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of a seed: shared by net/seed_*.c and net/routes*.c alone.
+ *
+ * seed_service.c  public functions: create, drain, destroy
+ * seed_options.c  what may be asked for, and where to listen
+ * seed_forks.c    open forks: windows, leases, ends
+ * seed_metrics.c  the metric families of a seed
+ * routes.c        the table of routes, authentication
+ * routes_*.c      the handlers
+ */
+#ifndef NET_SEED_PRIVATE_H
+#define NET_SEED_PRIVATE_H
+
+#include "core/admission.h"
+#include "core/digester.h"
+#include "core/limits.h"
+#include "core/region.h"
+#include "core/stats.h"
+#include "net/auth.h"
+#include "net/http_server.h"
+#include "net/service.h"
+#include "net/wire.h"
+#include "sprout/sprout.h"
+
+#define SEED_NS_PER_S 1000000000ull
+#define SEED_HEARTBEATS_PER_LEASE 5u
+#define SEED_ETAG_BYTES HTTP_ETAG_BYTES
+#define SEED_VERSION_BYTES 56 /* 32 digits, a dot, 20 digits */
+
+/* Options with defaults filled in. */
+struct seed_settings {
+  uint32_t max_forks, max_queue;
+  uint64_t inflight_bytes, digest_rate, drain_timeout_ns, lease_ns, max_rate;
+  bool metrics_need_token;
+};
+
+/* One open fork: what the service knows beyond its admission. Freed when it is closed and its last
+ * read has ended. */
+struct seed_fork {
+  struct sprout_seed *seed;
+  struct admission_fork *admission; /* NULL once closed */
+  struct http_account account;
+  struct list_node reads; /* struct read_body: accepted, not sent whole */
+  uint32_t inflight_reads;
+  uint64_t inflight_bytes;
+  /* The two last grants: a read may cross the answer that lowers its window. */
+  uint64_t window_bytes, window_bytes_before;
+  uint64_t rate_bytes_per_second; /* smoothed, for people */
+  uint64_t rated_ns, rated_bytes;
+};
+
+/* A document that is built on the worker pool when it is first asked for. */
+struct seed_lazy_json {
+  struct work work;
+  struct sprout_seed *seed;
+  bool building;
+  bool draining;           /* as it is written */
+  bool stopping;           /* the end waits for the worker */
+  struct wire_buffer text; /* the worker's, then taken over */
+  enum sprout_status status;
+  struct http_document *document;
+  struct list_node waiting; /* struct manifest_wait */
+};
+
+/* A block of pieces for reads with many ranges; see routes_read.c. */
+struct read_block;
+
+struct sprout_seed {
+  struct sprout_service *service;
+  struct reactor *reactor;
+  struct seed_settings settings;
+  struct model *model;
+  struct auth *auth;
+  uint64_t auth_checked_ns;
+  struct stats *stats;
+  struct digester *digester;
+  struct admission *admission;
+  struct http_pace *pace;
+  struct http_server *server, *admin; /* admin: NULL when there is none */
+  struct http_account downloads;      /* all plain GETs share as one fork */
+  uint64_t created_ns, published_s;
+  bool ready, draining;
+
+  /* documents of this version */
+  struct http_document *manifest_msgpack, *index_json;
+  struct seed_lazy_json manifest_json;
+  char etag_base[SEED_VERSION_BYTES]; /* "EPOCH.GENERATION" */
+  struct list_node version_waits;     /* struct manifest_wait: long-polls for a newer version */
+
+  /* forks */
+  struct timer lease_timer;
+  uint64_t forks_finished;
+
+  /* scratch of handlers, which never nest */
+  struct wire_range *ranges; /* LIMIT_READ_RANGES */
+  struct digest *digests;    /* LIMIT_DIGESTS_PER_REQUEST */
+  bool *digests_known;       /* likewise */
+  struct list_node blocks;   /* spare read_blocks */
+  uint32_t block_count;
+
+  /* ends */
+  struct timer drain_timer;
+  struct deferred drain_check;
+  void (*drained)(void *context);
+  void *drained_context;
+  bool drain_over;
+  bool servers_stopped;
+  uint32_t stopping_parts;
+  bool stopped;
+};
+
+/* seed_service.c */
+/* One of the parts that are being stopped has stopped. */
+void seed_part_stopped(struct sprout_seed *seed);
+
+/* seed_options.c */
+SPROUT_MUST_CHECK enum sprout_status seed_options_check(const struct sprout_seed_options *options,
+                                                        struct seed_settings *settings_out,
+                                                        struct sprout_error *error);
+/* Creates the servers on the first address that works. */
+SPROUT_MUST_CHECK enum sprout_status seed_listen(struct sprout_seed *seed,
+                                                 const struct sprout_seed_options *options,
+                                                 struct sprout_error *error);
+
+/* seed_forks.c */
+SPROUT_MUST_CHECK enum sprout_status seed_fork_open(struct sprout_seed *seed,
+                                                    const struct wire_open *open, const char *peer,
+                                                    struct seed_fork **fork_out);
+/* What the fork is told: state, lease, window. Remembers the window. */
+void seed_fork_describe(struct seed_fork *fork, struct wire_opened *opened_out);
+/* Breaks the connections of its reads, gives its slot on. */
+void seed_fork_close(struct seed_fork *fork, enum sprout_status result, const char *reason);
+void seed_fork_close_all(struct sprout_seed *seed, bool queued_only, enum sprout_status result,
+                         const char *reason);
+/* A read of the fork ended; may free the fork. */
+void seed_fork_release(struct seed_fork *fork);
+void seed_fork_rate(struct seed_fork *fork, uint64_t now_ns);
+/* Starts the timer of the next lease that ends. */
+void seed_lease_watch(struct sprout_seed *seed);
+void seed_lease_fired(struct timer *timer);
+/* Looks in a later step whether a drain is over. */
+void seed_drain_look(struct sprout_seed *seed);
+
+/* seed_metrics.c */
+SPROUT_MUST_CHECK enum sprout_status seed_metrics_create(struct sprout_seed *seed);
+/* Brings gauges and counters kept elsewhere up to date, before a scrape. */
+void seed_metrics_refresh(struct sprout_seed *seed);
+void seed_metrics_request(struct sprout_seed *seed, const struct http_exchange *exchange,
+                          uint64_t now_ns);
+void seed_metrics_limit(struct sprout_seed *seed, const char *limit);
+void seed_metrics_auth_failure(struct sprout_seed *seed, const char *reason);
+void seed_metrics_fork_started(struct sprout_seed *seed, const struct admission_fork *fork);
+void seed_metrics_fork_finished(struct sprout_seed *seed, const struct admission_fork *fork);
+
+/* routes.c */
+/* The handlers of the main and of the admin server; context: the seed. */
+void routes_handle(void *context, struct http_exchange *exchange);
+void routes_handle_admin(void *context, struct http_exchange *exchange);
+
+/* routes_manifest.c */
+/* Encodes the documents of the current version and wakes who waits for a newer one. */
+SPROUT_MUST_CHECK enum sprout_status routes_manifest_publish(struct sprout_seed *seed);
+void routes_manifest_init(struct sprout_seed *seed);
+void routes_manifest_destroy(struct sprout_seed *seed);
+
+/* routes_read.c */
+void routes_read_destroy(struct sprout_seed *seed);
+#endif
