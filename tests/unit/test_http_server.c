@@ -29,7 +29,7 @@ struct fixture {
   struct reactor *reactor;
   struct http_pace *pace;
   struct http_server *server;
-  struct http_account account;
+  struct http_account account, other;
   unsigned char *body;
   int body_fd;
   bool stopped;
@@ -90,7 +90,8 @@ static void handle(void *context, struct http_exchange *exchange) {
     fixture.held = exchange;
     return;
   }
-  bool from_file = strcmp(path, "/file") == 0, pieces = strcmp(path, "/pieces") == 0;
+  bool to_other = strcmp(path, "/other") == 0; /* the file, on another account */
+  bool from_file = to_other || strcmp(path, "/file") == 0, pieces = strcmp(path, "/pieces") == 0;
   if (!from_file && !pieces && strcmp(path, "/mem") != 0) {
     answer_text(exchange, path);
     return;
@@ -103,7 +104,7 @@ static void handle(void *context, struct http_exchange *exchange) {
                                .content_type = "application/octet-stream",
                                .body_bytes = part->left,
                                .next_piece = next_piece,
-                               .account = &fixture.account};
+                               .account = to_other ? &fixture.other : &fixture.account};
   http_exchange_answer(exchange, &answer);
 }
 
@@ -126,6 +127,7 @@ static void start(const struct http_server_options *extra, uint64_t rate) {
                    SPROUT_OK);
   assert_int_equal(http_pace_create(fixture.reactor, rate, &fixture.pace), SPROUT_OK);
   http_account_init(&fixture.account);
+  http_account_init(&fixture.other);
   fixture.body_fd = memfd_create("body", MFD_CLOEXEC);
   assert_int_equal(ftruncate(fixture.body_fd, BODY_BYTES), 0);
   fixture.body = mmap(NULL, BODY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fixture.body_fd, 0);
@@ -462,6 +464,27 @@ static void keeps_to_the_rate(void **state) {
   stop();
 }
 
+/* Three connections of one account get as much as one of another; a deaf one takes nothing away. */
+static void shares_the_rate_among_accounts(void **state) {
+  (void)state;
+  static unsigned char trash[1 << 16];
+  start(&plain, 20000000);
+  int fds[5];
+  for (int i = 0; i < 5; i++) {
+    fds[i] = dial();
+    peer_get(fds[i], i == 0 ? "/other" : "/file");
+  }
+  while (fixture.account.sent_bytes + fixture.other.sent_bytes < 6u << 20) {
+    tick();
+    for (int i = 0; i < 4; i++) (void)!recv(fds[i], trash, sizeof(trash), 0); /* not the last */
+  }
+  double share = (double)fixture.other.sent_bytes /
+                 (double)(fixture.account.sent_bytes + fixture.other.sent_bytes);
+  assert_true(share > 0.4 && share < 0.6);
+  for (int i = 0; i < 5; i++) close(fds[i]);
+  stop();
+}
+
 static void never_sends_other_bytes_of_a_truncated_file(void **state) {
   (void)state;
   start(&plain, 0);
@@ -583,6 +606,7 @@ int main(void) {
       cmocka_unit_test(survives_running_out_of_descriptors),
       cmocka_unit_test(closes_slow_ones),
       cmocka_unit_test(keeps_to_the_rate),
+      cmocka_unit_test(shares_the_rate_among_accounts),
       cmocka_unit_test(never_sends_other_bytes_of_a_truncated_file),
       cmocka_unit_test(survives_peers_that_vanish),
       cmocka_unit_test(drains),
