@@ -75,11 +75,16 @@ static const char *explanation_of(const struct option *option, char *buffer, siz
 }
 
 static void print_option_help(const struct option *option, FILE *out) {
-  char left[ROW_TEXT_BYTES], letter[8] = "    ", text[ROW_TEXT_BYTES];
+  char left[ROW_TEXT_BYTES], letter[8] = "    ", text[ROW_TEXT_BYTES], twin[64];
   const char *argument = argument_of(option);
+  int length;
   if (option->letter != 0) snprintf(letter, sizeof(letter), "-%c, ", option->letter);
-  int length = snprintf(left, sizeof(left), "  %s--%s%s%s", letter, option->name,
-                        argument != NULL ? " " : "", argument != NULL ? argument : "");
+  if (option->secret)
+    length = snprintf(left, sizeof(left), "      $%s",
+                      options_environment_name(option->name, twin, sizeof(twin)));
+  else
+    length = snprintf(left, sizeof(left), "  %s--%s%s%s", letter, option->name,
+                      argument != NULL ? " " : "", argument != NULL ? argument : "");
   fputs(left, out);
   if (length + 2 > HELP_COLUMN)
     fprintf(out, "\n%*s", HELP_COLUMN, "");
@@ -99,7 +104,6 @@ void options_print_help(const struct option_command *command, FILE *out) {
     print_paragraph(&paragraph, out);
   }
   for (const struct option *option = command->options; option->name != NULL; option++) {
-    if (option->secret) continue;
     if (option == command->options || option->group != NULL)
       fprintf(out, "\n%s:\n", option->group != NULL ? option->group : "Options");
     print_option_help(option, out);

@@ -32,7 +32,7 @@ LIBRARY = ("include", "core", "gpu", "net")
 THIRD_PARTY = (
     (r"liburing", ("core/ring_uring*.c", "core/probe.c")),
     (r"xxh", ("core/digest.c",)),
-    (r"jansson", ("core/json*.[ch]", "net/json*.[ch]", "net/wire_error.c", "core/safetensors*.c")),
+    (r"jansson", ("core/json*.[ch]", "net/json*.[ch]", "cli/json*.[ch]", "net/wire_error.c", "core/safetensors*.c")),
     (r"llhttp", ("net/http_parser.c",)),
     (r"msgpack", ("net/wire*.c",)),
     (r"cuda", ("gpu/*",)),

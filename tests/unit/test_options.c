@@ -397,6 +397,7 @@ static void help_is_aligned_wrapped_and_keeps_examples(void **state) {
             "Limits:\n"
             "      --max-rate RATE       How fast.\n"
             "      --wait T              How long.\n"
+            "      $SPROUT_TOKEN         The secret.\n"
             "  -h, --help                Show this.\n");
   free(text);
 }
