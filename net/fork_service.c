@@ -32,6 +32,7 @@ struct sprout_fork {
   struct sprout_service *service;
   struct reactor *reactor;
   struct fork_options options;
+  struct fork_filter filter;
   struct fork_engine *engine;
   struct work resolve;
   bool resolving;
@@ -263,7 +264,9 @@ static SPROUT_MUST_CHECK enum sprout_status make_destination(struct sprout_fork 
   if (options->directory) {
     struct directory_options directory = {.path = options->directory,
                                           .force = options->force,
-                                          .dry_run = options->dry_run || options->verify_only,
+                                          .dry_run = options->dry_run,
+                                          .verify_only = options->verify_only,
+                                          .filter = &fork->filter,
                                           .staging_bytes = options->inflight_bytes +
                                                            options->inflight_bytes / 2};
     return destination_directory_create(fork->reactor, &directory, destination_out, error);
@@ -281,19 +284,20 @@ static SPROUT_MUST_CHECK enum sprout_status make_engine(struct sprout_fork *fork
                                                         struct sprout_error *error) {
   const struct sprout_fork_options *o = &fork->options.public_part;
   struct destination *destination;
+  fork->filter = (struct fork_filter){.include = o->include,
+                                      .include_count = o->include_count,
+                                      .exclude = o->exclude,
+                                      .exclude_count = o->exclude_count,
+                                      .tensor = o->tensor_globs,
+                                      .tensor_count = o->tensor_glob_count,
+                                      .exact = fork->options.tensor_names,
+                                      .exact_count = o->tensor_count};
   enum sprout_status status = make_destination(fork, &destination, error);
   if (status != SPROUT_OK) return status;
   struct fork_engine_options options = {.verify = !o->no_verify,
                                         .dry_run = o->dry_run,
                                         .verify_only = o->verify_only,
-                                        .filter = {.include = o->include,
-                                                   .include_count = o->include_count,
-                                                   .exclude = o->exclude,
-                                                   .exclude_count = o->exclude_count,
-                                                   .tensor = o->tensor_globs,
-                                                   .tensor_count = o->tensor_glob_count,
-                                                   .exact = fork->options.tensor_names,
-                                                   .exact_count = o->tensor_count},
+                                        .filter = fork->filter,
                                         .model = o->model,
                                         .rank = o->rank,
                                         .label = o->label,

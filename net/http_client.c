@@ -215,6 +215,10 @@ static SPROUT_MUST_CHECK bool begin_body(struct http_client *client, struct http
   client->keep_alive = message->keep_alive;
   client->body_bytes = message->content_length;
   client->body_used = 0;
+  if (!message->has_content_length && message->status_code != 204 && message->status_code != 304) {
+    fail(client, SPROUT_PROTOCOL, 0, "answered without a Content-Length");
+    return false;
+  }
   if (call->sink && message->status_code == 200) {
     client->answer = ANSWER_SINK;
     if (client->body_bytes == call->sink_bytes) return true;

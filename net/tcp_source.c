@@ -13,19 +13,21 @@
 /* A seed that is gone must not hold up a fork that is done. */
 #define PART_TIMEOUT_NS 200000000ull
 
-static void close_clients(struct tcp_source *source, enum sprout_status status);
-
 static void client_closed(void *context) {
   struct tcp_source *source = context;
   assert(source->open_clients > 0);
   if (--source->open_clients == 0) reactor_defer(source->reactor, &source->tell);
 }
 
-/* Every connection ends; the reads on them come back with `status`. */
-static void close_clients(struct tcp_source *source, enum sprout_status status) {
-  source->open_clients = 2 + source->connections;
+/* The connections for reads end; the reads on them come back with `status`. */
+static void close_data(struct tcp_source *source, enum sprout_status status) {
+  source->open_clients += source->connections;
   for (uint32_t i = 0; i < source->connections; i++)
     http_client_close(source->data[i], status, client_closed, source);
+}
+
+static void close_control(struct tcp_source *source, enum sprout_status status) {
+  source->open_clients += 2;
   http_client_close(source->beat, status, client_closed, source);
   http_client_close(source->control, status, client_closed, source);
 }
@@ -50,7 +52,8 @@ void tcp_source_fail(struct tcp_source *source, const struct sprout_error *error
   source->error = *error;
   source->state = TCP_FAILING;
   tcp_control_stop_timers(source);
-  close_clients(source, error->status);
+  close_data(source, error->status);
+  close_control(source, error->status);
 }
 
 void tcp_source_parted(struct tcp_source *source) {
@@ -58,7 +61,7 @@ void tcp_source_parted(struct tcp_source *source) {
   source->state = TCP_CLOSING;
   source->admitted = false;
   tcp_control_stop_timers(source);
-  close_clients(source, SPROUT_CANCELLED);
+  close_control(source, SPROUT_CANCELLED);
 }
 
 static void part_timed_out(struct timer *timer) {
@@ -78,6 +81,7 @@ static void source_close(struct source *base, enum sprout_status result, const c
     return;
   }
   source->state = TCP_PARTING;
+  close_data(source, SPROUT_CANCELLED); /* no byte more, while the seed is told */
   if (source->admitted && tcp_control_part(source)) {
     reactor_timer_start(source->reactor, &source->part_timer,
                         reactor_now(source->reactor) + PART_TIMEOUT_NS);

@@ -37,7 +37,7 @@ static void deadline_passed(struct timer *timer) {
   struct tcp_control *control = container_of(timer, struct tcp_control, deadline);
   char text[160];
   snprintf(text, sizeof text, "did not answer %s in time", control->what);
-  fail_with(control->source, SPROUT_STALLED, text);
+  fail_with(control->source, SPROUT_TIMEOUT, text);
 }
 
 static void send_control(struct tcp_source *source, struct http_client *client,
@@ -97,6 +97,7 @@ static void manifest_answered(struct http_call *call, const struct sprout_error 
     return;
   }
   memcpy(source->manifest_id, manifest->id, sizeof source->manifest_id);
+  source->generation = manifest->version.generation;
   source->state = TCP_KNOWN;
   source->base.listener->manifest(&source->base, manifest);
 }

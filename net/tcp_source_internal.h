@@ -71,6 +71,7 @@ struct tcp_source {
   bool *known;
 
   char manifest_id[DIGEST_HEX_BYTES];
+  uint64_t generation; /* of the manifest: what this life reads */
   uint8_t nonce[WIRE_ID_BYTES];
   char fork_hex[2 * WIRE_ID_BYTES + 1];
   bool admitted; /* the seed keeps a fork of ours: tell it when we go */

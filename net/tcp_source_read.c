@@ -79,9 +79,8 @@ encode_read(struct tcp_source *source, struct tcp_read *slot, const struct sourc
                                             .length_bytes = read->ranges[i].length_bytes,
                                             .count = 1};
   }
-  struct wire_read message = {.generation = source->grant.generation,
-                              .ranges = source->ranges,
-                              .range_count = read->range_count};
+  struct wire_read message = {
+      .generation = source->generation, .ranges = source->ranges, .range_count = read->range_count};
   source->body.length_bytes = 0;
   enum sprout_status status = wire_read_encode(&message, &source->body);
   if (status != SPROUT_OK) return status;
