@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+# Programs and libraries that the end-to-end tests start or preload.
+add_executable(late_bytes ${CMAKE_CURRENT_SOURCE_DIR}/programs/late_bytes.c)
+target_link_libraries(late_bytes PRIVATE sprout_shared)
+
+if(SECCOMP_FOUND)
+  add_executable(seccomp_run ${CMAKE_CURRENT_SOURCE_DIR}/programs/seccomp_run.c)
+  target_link_libraries(seccomp_run PRIVATE test_environment)
+endif()
+
+# Interposing the allocator and a sanitizer exclude each other.
+if(NOT SPROUT_SANITIZE)
+  add_library(fail_alloc MODULE ${CMAKE_CURRENT_SOURCE_DIR}/programs/fail_alloc.c)
+  set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/programs/fail_alloc.c PROPERTIES
+                              COMPILE_OPTIONS "-fno-builtin;-Wno-missing-prototypes")
+endif()
