@@ -27,6 +27,7 @@
 #define ENGINE_NO_SOURCE UINT32_MAX
 
 #define ENGINE_MS UINT64_C(1000000)
+#define ENGINE_ELDER_GRACE_NS (500 * ENGINE_MS) /* see waits_for_elders */
 #define ENGINE_READS_MAX 128u
 /* A broken transport is connected again so often without a whole read in between. */
 #define ENGINE_RECONNECTS_MAX 2u

@@ -299,12 +299,30 @@ static bool waits_for_admission(const struct engine_source *source) {
   return source->state == ENGINE_SOURCE_OPENING || source->state == ENGINE_SOURCE_QUEUED;
 }
 
+/*
+ * The first manifest decides which model is forked. When sources of different models were named, the
+ * one named first shall win, not the one that answered first: for a moment the others wait for it.
+ */
+static bool waits_for_elders(struct engine_source *source) {
+  struct fork_engine *engine = source->engine;
+  uint64_t end_ns = engine_after(engine->start_ns, ENGINE_ELDER_GRACE_NS);
+  if (engine->layout != NULL || engine->now_ns >= end_ns) return false;
+  for (uint32_t i = 0; i < source->index; i++) {
+    const struct engine_source *elder = engine->sources[i];
+    if (elder->state != ENGINE_SOURCE_CONNECTING || elder->notes.manifest != NULL) continue;
+    engine_wake_at(engine, end_ns);
+    return true;
+  }
+  return false;
+}
+
 void sources_handle_notes(struct fork_engine *engine) {
   for (uint32_t i = 0; i < engine->source_count; i++) {
     struct engine_source *source = engine->sources[i];
     struct source_notes *notes = &source->notes;
     if (notes->closed) handle_closed(source);
-    if (source->state == ENGINE_SOURCE_CONNECTING && notes->manifest != NULL)
+    if (source->state == ENGINE_SOURCE_CONNECTING && notes->manifest != NULL &&
+        !waits_for_elders(source))
       handle_manifest(source);
     if (notes->queued && waits_for_admission(source)) handle_queued(source);
     if (notes->ready && waits_for_admission(source)) handle_ready(source);

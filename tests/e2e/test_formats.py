@@ -46,7 +46,7 @@ BAD = {
     "hole": (safetensors({"a": tensor("U8", [1], 0, 1), "b": tensor("U8", [1], 2, 3)}, b"abc"), "b"),
     "backwards": (safetensors({"a": tensor("U8", [1], 2, 1)}, b"abc"), "a"),
     "overflow-shape": (safetensors({"a": tensor("F32", [2 ** 62, 16], 0, 4)}, b"abcd"), "a"),
-    "overflow-offset": (safetensors({"a": tensor("U8", [1], 2 ** 64 - 1, 2 ** 64)}, b"a"), "a"),
+    "overflow-offset": (safetensors({"a": tensor("U8", [1], 2 ** 64 - 1, 2 ** 64)}, b"a"), ""),
     "huge-number": (safetensors(b'{"a":{"dtype":"U8","shape":[99999999999999999999999],"data_offsets":[0,1]}}', b"a"), ""),
     "negative": (safetensors({"a": tensor("U8", [-1], 0, 1)}, b"a"), "a"),
     "float-shape": (safetensors({"a": tensor("U8", [1.5], 0, 1)}, b"a"), "a"),
