@@ -300,8 +300,9 @@ static bool waits_for_admission(const struct engine_source *source) {
 }
 
 /*
- * The first manifest decides which model is forked. When sources of different models were named, the
- * one named first shall win, not the one that answered first: for a moment the others wait for it.
+ * The first manifest decides which model is forked. When sources of different models were named,
+ * the one named first shall win, not the one that answered first: for a moment the others wait for
+ * it.
  */
 static bool waits_for_elders(struct engine_source *source) {
   struct fork_engine *engine = source->engine;

@@ -336,6 +336,7 @@ static struct peer_answer read_ranges(int fd, const struct wire_opened *opened, 
   return send_wire(fd, "POST", fork_target(opened, "/read"), &body);
 }
 
+#ifdef SPROUT_FAULTS
 static bool try_read(int fd, const struct wire_opened *opened, const struct wire_range *range) {
   const struct wire_read read = {
       .generation = opened->grant.generation, .ranges = range, .range_count = 1};
@@ -346,6 +347,7 @@ static bool try_read(int fd, const struct wire_opened *opened, const struct wire
   free(answer.body);
   return true;
 }
+#endif
 
 static int read_code(int fd, const struct wire_opened *opened, uint64_t generation,
                      const struct wire_range *range) {
