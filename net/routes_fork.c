@@ -181,12 +181,14 @@ static double seconds_between(uint64_t from_ns, uint64_t to_ns) {
   return to_ns > from_ns ? (double)(to_ns - from_ns) / 1e9 : 0;
 }
 
+/* The fork tells what it means to read, and what has arrived, with its heartbeats; between them the
+ * seed knows what it sent. */
 static void set_eta(json_t *object, const struct admission_fork *admission, uint64_t rate) {
-  uint64_t left = admission->total_bytes > admission->received_bytes
-                      ? admission->total_bytes - admission->received_bytes
-                      : 0;
-  if (admission->state == ADMISSION_RUNNING && rate > 0)
-    (void)json_object_set_new(object, "eta_seconds", json_real((double)left / (double)rate));
+  uint64_t done = admission->received_bytes > admission->sent_bytes ? admission->received_bytes
+                                                                    : admission->sent_bytes;
+  if (admission->state != ADMISSION_RUNNING || rate == 0 || admission->total_bytes == 0) return;
+  uint64_t left = admission->total_bytes > done ? admission->total_bytes - done : 0;
+  (void)json_object_set_new(object, "eta_seconds", json_real((double)left / (double)rate));
 }
 
 static json_t *describe(struct sprout_seed *seed, struct admission_fork *admission) {
