@@ -108,7 +108,8 @@ static const char *note_of(struct page *page, size_t index, const json_t *fork) 
   uint64_t position = number_at(fork, "position");
   if (position > 0)
     snprintf(page->buffers[index], TEXT_BYTES, "position %" PRIu64, position);
-  else if (json_is_number(json_object_get(fork, "eta_seconds"))) {
+  else if (json_is_number(json_object_get(fork, "eta_seconds")) &&
+           number_at(fork, "total_bytes") > 0) {
     char left[32];
     units_format_duration(nanoseconds_at(fork, "eta_seconds"), left, sizeof(left));
     snprintf(page->buffers[index], TEXT_BYTES, "%s left", left);

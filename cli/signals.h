@@ -10,10 +10,13 @@
 
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct signals {
   int fd; /* readable when a signal waits */
   sigset_t set;
+  uint64_t first_ns;  /* when the first was taken, 0: not yet */
+  uint64_t settle_ns; /* how long others count as the same */
 };
 
 /* Takes SIGINT and SIGTERM (and SIGHUP with `hangup`) unless they are ignored already, as in a
@@ -24,7 +27,7 @@ SPROUT_MUST_CHECK enum sprout_status signals_open(struct signals *signals_out, b
 /* The number of a signal that waits, 0: none. */
 int signals_take(struct signals *signals);
 
-/* From now on a signal ends the process at once with exit code 128 + its number. */
+/* From now on a second signal ends the process at once with exit code 128 + its number. */
 void signals_restore(struct signals *signals);
 
 /* Restores, and closes the descriptor. */

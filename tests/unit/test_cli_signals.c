@@ -45,11 +45,30 @@ static int take_two(void) {
   struct signals signals;
   struct sprout_error error;
   if (signals_open(&signals, false, &error) != SPROUT_OK) return 1;
+  signals.settle_ns = 0;
   (void)raise(SIGINT);
   if (signals_take(&signals) != SIGINT) return 2;
   signals_restore(&signals);
   (void)raise(SIGTERM);
   return 3;
+}
+
+static int take_an_echo(void) {
+  struct signals signals;
+  struct sprout_error error;
+  if (signals_open(&signals, false, &error) != SPROUT_OK) return 1;
+  signals.settle_ns = UINT64_C(3600000000000);
+  (void)raise(SIGTERM);
+  if (signals_take(&signals) != SIGTERM) return 2;
+  (void)raise(SIGTERM); /* waits behind the mask */
+  signals_restore(&signals);
+  (void)raise(SIGTERM);
+  return 0;
+}
+
+static void what_follows_the_first_signal_closely_is_the_same(void **state) {
+  (void)state;
+  assert_int_equal(status_of(take_an_echo), 0);
 }
 
 static void the_second_signal_ends_the_process_with_its_code(void **state) {
@@ -97,6 +116,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_first_signal_is_read),
       cmocka_unit_test(the_second_signal_ends_the_process_with_its_code),
+      cmocka_unit_test(what_follows_the_first_signal_closely_is_the_same),
       cmocka_unit_test(what_was_ignored_stays_ignored),
       cmocka_unit_test(a_hang_up_is_taken_only_on_request),
   };
