@@ -56,7 +56,7 @@ void pages_print_limits(FILE *out) {
         "| limit | value | unit | at the limit |\n|---|---|---|---|\n",
         out);
 #define PRINT_LIMIT(name, value, unit, effect)                                                     \
-  fprintf(out, "| `%s` | %llu | %s | %s |\n", #name + strlen("LIMIT_"),                            \
+  fprintf(out, "| `%s` | %llu | %s | %s |\n", &#name[strlen("LIMIT_")],                            \
           (unsigned long long)(value), unit, effect);
   LIMITS_TABLE(PRINT_LIMIT)
 #undef PRINT_LIMIT
