@@ -197,8 +197,8 @@ static void strange_answers_are_survived(void **state) {
       "{}",
       "{\"manifest\":5,\"forks\":[],\"ready\":\"yes\",\"uptime_seconds\":-1e300}",
       "{\"sent_bytes\":-5,\"uptime_seconds\":1e300,\"undigested_bytes\":1e300}",
-      "{\"forks\":[1,null,{},{\"id\":7,\"rate_bytes_per_second\":9223372036854775807,"
-      "\"state\":\"running\",\"received_bytes\":9223372036854775807,\"total_bytes\":1}]}",
+      ("{\"forks\":[1,null,{},{\"id\":7,\"rate_bytes_per_second\":9223372036854775807,"
+       "\"state\":\"running\",\"received_bytes\":9223372036854775807,\"total_bytes\":1}]}"),
       "{\"forks\":{\"running\":\"many\"},\"version\":[\"x\"]}",
   };
   for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
