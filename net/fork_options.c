@@ -68,6 +68,7 @@ static void fill_defaults(struct sprout_fork_options *mine) {
   if (mine->inflight_bytes < SPROUT_CHUNK_BYTES) mine->inflight_bytes = SPROUT_CHUNK_BYTES;
   if (!mine->connections) mine->connections = 1;
   if (!mine->stall_timeout_ns) mine->stall_timeout_ns = 3 * SECOND_NS;
+  if (!mine->wait_ns) mine->wait_ns = 600 * SECOND_NS;
   if (!mine->progress_interval_ns) mine->progress_interval_ns = SECOND_NS / 5;
 }
 

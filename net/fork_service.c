@@ -398,10 +398,21 @@ static void free_on_reactor(void *context) {
   free_fork(context);
 }
 
+static void free_later(struct deferred *deferred) {
+  free_fork(container_of(deferred, struct sprout_fork, tick));
+}
+
 void sprout_fork_destroy(struct sprout_fork *fork) {
   if (!fork) return;
   struct sprout_service *service = fork->service;
+  if (service_on_thread(service)) {
+    /* Perhaps from inside the fork's own `finished`: its engine is still on the stack then. */
+    assert(fork->done);
+    fork->tick.run = free_later;
+    reactor_defer(fork->reactor, &fork->tick);
+    return;
+  }
   sprout_fork_cancel(fork);
-  if (!service_on_thread(service)) service_wait(service, &fork->done);
+  service_wait(service, &fork->done);
   service_call(service, free_on_reactor, fork);
 }
