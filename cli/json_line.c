@@ -3,14 +3,18 @@
 
 #include "cli/json_text.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 void json_line_print(FILE *out, json_t *object) {
   if (object == NULL) return;
-  (void)json_dumpf(object, out, JSON_COMPACT | JSON_REAL_PRECISION(12));
-  (void)fputc('\n', out);
-  (void)fflush(out);
+  /* Whole or not at all: dumping to the stream could run out of memory in mid-line. */
+  char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(12));
   json_decref(object);
+  if (text == NULL) return;
+  (void)fprintf(out, "%s\n", text);
+  (void)fflush(out);
+  free(text);
 }
 
 static json_t *integer(uint64_t value) {

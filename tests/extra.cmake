@@ -11,6 +11,6 @@ endif()
 # Interposing the allocator and a sanitizer exclude each other.
 if(NOT SPROUT_SANITIZE)
   add_library(fail_alloc MODULE ${CMAKE_CURRENT_SOURCE_DIR}/programs/fail_alloc.c)
-  set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/programs/fail_alloc.c PROPERTIES
-                              COMPILE_OPTIONS "-fno-builtin;-Wno-missing-prototypes")
+  target_compile_definitions(fail_alloc PRIVATE _GNU_SOURCE)
+  target_compile_options(fail_alloc PRIVATE -fno-builtin -Wno-missing-prototypes)
 endif()

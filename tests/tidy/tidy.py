@@ -356,9 +356,9 @@ def main():
             print(f"skipped {rule}: {missing} is not installed")
             status = status or SKIPPED
             continue
+        print(f"{rule}: {len(findings)} findings in {len(tree.files)} files")
         for finding in findings:
             print(finding)
-        print(f"{rule}: {len(findings)} findings in {len(tree.files)} files")
         status = 1 if findings else status
     return status
 
