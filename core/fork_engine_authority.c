@@ -148,7 +148,7 @@ void authority_answer(struct engine_source *source, uint64_t first, uint64_t cou
 /* --- convictions --- */
 
 void authority_convict(struct fork_engine *engine, uint8_t origin, uint64_t chunk) {
-  if (origin >= engine->source_count) return; /* bytes found in the destination */
+  if (origin >= engine->source_count) return; /* bytes found, or of an older generation */
   struct engine_source *source = engine->sources[origin];
   if (source->notes.convicted) return;
   source->notes.convicted = true;

@@ -118,10 +118,12 @@ static void start_over(struct fork_engine *engine) {
   engine->era++;
   engine->authority = ENGINE_NO_SOURCE;
   for (uint32_t i = 0; i < SOURCE_DIGEST_REQUESTS; i++) engine->questions[i].remaining = 0;
-  if (engine->judging)
+  if (engine->judging) {
     law_forget(&engine->law);
-  else
+    law_disown(&engine->law);
+  } else {
     plan_restart(engine->plan);
+  }
   for (uint32_t i = 0; i < engine->source_count; i++) {
     struct engine_source *source = engine->sources[i];
     source->changed = false;

@@ -183,6 +183,11 @@ void law_forget(struct law *law) {
   law_adopt(law);
 }
 
+void law_disown(struct law *law) {
+  for (uint64_t chunk = 0; chunk < law->chunk_count; chunk++)
+    if (law->origin[chunk] < LAW_ORIGIN_OLD) law->origin[chunk] = LAW_ORIGIN_OLD;
+}
+
 bool law_complete(const struct law *law) {
   return law->known_count == plan_selected_chunks(law->plan);
 }

@@ -28,6 +28,7 @@
 /* Origins of a chunk's bytes beside the source indexes. */
 #define LAW_ORIGIN_NONE 255u  /* nothing read yet */
 #define LAW_ORIGIN_FOUND 254u /* in the destination */
+#define LAW_ORIGIN_OLD 253u   /* read before the bytes changed: nobody's fault */
 
 enum law_verdict {
   LAW_UNKNOWN,  /* no digest to judge by */
@@ -87,6 +88,8 @@ void law_adopt(struct law *law);
 void law_retire(struct law *law);
 /* The law is void. */
 void law_forget(struct law *law);
+/* What was read so far was right in its time: should it be wrong now, no source is to blame. */
+void law_disown(struct law *law);
 /* Every selected chunk has a digest; no digest waits for being confirmed. */
 bool law_complete(const struct law *law);
 bool law_settled(const struct law *law);

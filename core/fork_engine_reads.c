@@ -263,12 +263,13 @@ static bool map(struct engine_read *read) {
   return true;
 }
 
-static uint64_t at_least_a_chunk(uint64_t room_bytes, bool idle) {
-  return idle && room_bytes < SPROUT_CHUNK_BYTES ? SPROUT_CHUNK_BYTES : room_bytes;
-}
-
-static uint64_t left_of(uint64_t limit, uint64_t used) {
-  return used < limit ? limit - used : 0;
+/* Narrows the room by one more limit. While nothing that it counts is under way it lets one chunk
+ * through, whatever its value. */
+static void narrow(struct plan_room *room, uint64_t limit, uint64_t used) {
+  uint64_t left = used < limit ? limit - used : 0;
+  uint64_t first = used == 0 && left < SPROUT_CHUNK_BYTES ? SPROUT_CHUNK_BYTES : left;
+  if (left < room->bytes) room->bytes = left;
+  if (first < room->first_bytes) room->first_bytes = first;
 }
 
 static bool grants_anything(const struct window *window) {
@@ -276,18 +277,19 @@ static bool grants_anything(const struct window *window) {
   return limits->operations > 0 && limits->depth > 0 && limits->bytes > 0;
 }
 
-/* Bytes the source may be asked for now by window and shares. */
-static uint64_t room_for(const struct engine_source *source, uint64_t share_bytes) {
+/* What the source may be asked for now by window and shares. */
+static struct plan_room room_for(const struct engine_source *source, uint64_t share_bytes) {
   const struct fork_engine *engine = source->engine;
   const struct window *window = &source->window;
-  if (!grants_anything(window)) return 0;
-  uint64_t room = at_least_a_chunk(window_room(window), window_idle(window));
-  uint64_t of_share =
-      at_least_a_chunk(left_of(share_bytes, source->bytes_in_flight), source->bytes_in_flight == 0);
-  uint64_t of_all = at_least_a_chunk(
-      left_of(engine->options.inflight_bytes, engine->inflight_bytes), engine->inflight_bytes == 0);
-  if (of_share < room) room = of_share;
-  return of_all < room ? of_all : room;
+  bool open = grants_anything(window) && window->used.operations < window->limits.operations &&
+              window->used.depth < window->limits.depth;
+  struct plan_room room = {0, 0};
+  if (!open) return room;
+  room = (struct plan_room){UINT64_MAX, UINT64_MAX};
+  narrow(&room, window->limits.bytes, window->used.bytes);
+  narrow(&room, share_bytes, source->bytes_in_flight);
+  narrow(&room, engine->options.inflight_bytes, engine->inflight_bytes);
+  return room;
 }
 
 /* A rate is held by posting nothing while in debt. */
@@ -328,10 +330,10 @@ static void post(struct engine_read *read, struct engine_source *source) {
 /* One read, if there is a chunk for it. False: none of the source's for now. */
 static bool post_one(struct engine_source *source, uint64_t share_bytes) {
   struct fork_engine *engine = source->engine;
-  uint64_t room_bytes = room_for(source, share_bytes);
-  if (room_bytes == 0 || list_empty(&engine->free_reads)) return false;
+  struct plan_room room = room_for(source, share_bytes);
+  if (room.first_bytes == 0 || list_empty(&engine->free_reads)) return false;
   struct engine_read *read = container_of(engine->free_reads.next, struct engine_read, node);
-  if (!plan_pick(engine->plan, &source->coverage, room_bytes, &read->batch)) return false;
+  if (!plan_pick(engine->plan, &source->coverage, room, &read->batch)) return false;
   bool taken = window_take(&source->window, read->batch.length_bytes, 1);
   assert(taken);
   if (!map(read)) {

@@ -133,12 +133,12 @@ static uint64_t first_covered(const struct plan *plan, struct plan_coverage *cov
   return chunk;
 }
 
-bool plan_pick(struct plan *plan, struct plan_coverage *coverage, uint64_t room_bytes,
+bool plan_pick(struct plan *plan, struct plan_coverage *coverage, struct plan_room room,
                struct plan_batch *batch_out) {
   const uint64_t *objects = coverage != NULL ? coverage->objects : NULL;
   uint64_t chunk = first_covered(plan, coverage);
-  if (chunk == BITMAP_NONE || chunk_length(plan, chunk) > room_bytes) return false;
-  uint64_t limit = room_bytes < PLAN_BATCH_BYTES ? room_bytes : PLAN_BATCH_BYTES;
+  if (chunk == BITMAP_NONE || chunk_length(plan, chunk) > room.first_bytes) return false;
+  uint64_t limit = room.bytes < PLAN_BATCH_BYTES ? room.bytes : PLAN_BATCH_BYTES;
   batch_out->count = 0;
   batch_out->length_bytes = 0;
   do {

@@ -62,12 +62,18 @@ SPROUT_MUST_CHECK enum sprout_status plan_create(const struct manifest *manifest
 /* NULL is allowed. */
 void plan_destroy(struct plan *plan);
 
+/* How much a batch may hold: a first chunk up to `first_bytes`, more while all together are within
+ * `bytes`. So a limit that is smaller than a chunk can let one through alone. */
+struct plan_room {
+  uint64_t first_bytes, bytes;
+};
+
 /*
  * Picks the next batch of needed chunks, lowest first (so chunks that returned come first), that
- * `coverage` (NULL: everything) has and that fits into room_bytes; a first chunk larger than the
- * room is not picked. Chunks become queued. False when there is none.
+ * `coverage` (NULL: everything) has and that there is room for; a first chunk that has none is not
+ * picked, nor is one behind it. Chunks become queued. False when there is none.
  */
-bool plan_pick(struct plan *plan, struct plan_coverage *coverage, uint64_t room_bytes,
+bool plan_pick(struct plan *plan, struct plan_coverage *coverage, struct plan_room room,
                struct plan_batch *batch_out);
 
 /* One step of one chunk. Asserts that the step is legal (see plan.c's table). */

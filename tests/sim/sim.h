@@ -146,6 +146,7 @@ struct sim_source {
   uint64_t life; /* counts connects and closes: what belongs to an older one is void */
   bool connected, closing, failed, admitted;
   uint64_t generation_told;
+  struct window_limits granted; /* as told last */
   struct list_node unflushed, posted;
   bool moving; /* a landing event is under way */
   struct sim_question questions[SOURCE_DIGEST_REQUESTS];

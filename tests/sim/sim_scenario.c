@@ -200,6 +200,19 @@ static void draw_succession(struct sim *sim) {
   scenario->must_complete = false;
 }
 
+/* Updates come, a few; forks still finish. */
+static void draw_renewal(struct sim *sim) {
+  struct sim_scenario *scenario = &sim->scenario;
+  scenario->source_count = (uint32_t)sim_between(&sim->random, 1, 3);
+  for (uint32_t i = 0; i < scenario->source_count; i++) {
+    struct sim_source_plan *plan = &scenario->sources[i];
+    draw_good(sim, plan);
+    draw_change(sim, plan);
+  }
+  scenario->options.max_restarts = 16;
+  scenario->must_complete = true;
+}
+
 /* Everything changes and dies at once. */
 static void draw_upheaval(struct sim *sim) {
   struct sim_scenario *scenario = &sim->scenario;
@@ -279,6 +292,8 @@ void sim_scenario_draw(struct sim *sim) {
     draw_succession(sim);
   else if (flavour < 25 && tearable)
     draw_upheaval(sim);
+  else if (flavour < 35 && tearable)
+    draw_renewal(sim);
   else
     draw_sources(sim);
   draw_destination(sim);

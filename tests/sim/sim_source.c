@@ -124,6 +124,7 @@ static struct source_grant grant_now(struct sim_source *source) {
                                .draining = sim_chance(random, 5)};
   if (sim_chance(random, 30)) grant.window.operations = (uint32_t)sim_between(random, 1, 8);
   if (sim_chance(random, 30)) grant.window.bytes = sim_between(random, 1, 1 << 20);
+  source->granted = grant.window;
   return grant;
 }
 
@@ -355,6 +356,24 @@ static void move(struct sim *sim, void *target, uint64_t argument) {
   keep_moving(source, wait_ns);
 }
 
+static void count_reads(const struct list_node *list, uint32_t *count, uint64_t *bytes) {
+  for (const struct list_node *node = list->next; node != list; node = node->next) {
+    *bytes += container_of(node, struct source_read, node)->length_bytes;
+    (*count)++;
+  }
+}
+
+/* One read too large for the window may go alone, and then it is a single chunk. */
+static void check_window(const struct sim_source *source, const struct source_read *read) {
+  uint32_t count = 0;
+  uint64_t bytes = read->length_bytes;
+  count_reads(&source->unflushed, &count, &bytes);
+  count_reads(&source->posted, &count, &bytes);
+  sim_require(source->sim, count < source->granted.operations && count < source->granted.depth);
+  bool alone = count == 0 && read->range_count == 1;
+  sim_require(source->sim, alone || bytes <= source->granted.bytes);
+}
+
 static void source_post(struct source *base, struct source_read *read) {
   struct sim_source *source = of(base);
   struct sim *sim = source->sim;
@@ -368,6 +387,7 @@ static void source_post(struct source *base, struct source_read *read) {
   }
   for (uint32_t i = 0; i < read->iov_count; i++) in_iov += read->iov[i].iov_len;
   sim_require(sim, in_ranges == read->length_bytes && in_iov == read->length_bytes && in_iov > 0);
+  check_window(source, read);
   read->landed_bytes = read->iov_used = 0;
   read->iov_index = 0;
   list_append(&source->unflushed, &read->node);

@@ -58,11 +58,11 @@ static void unmake(struct fixture *fixture) {
 }
 
 /* Picks, and compares with "0" or "1,2,3"; "" for nothing. */
-static void expect_pick(struct plan *plan, struct plan_coverage *coverage, uint64_t room_bytes,
-                        const char *expected) {
+static void expect_pick_in(struct plan *plan, struct plan_coverage *coverage, struct plan_room room,
+                           const char *expected) {
   struct plan_batch batch = {.count = 0};
   char text[64] = "";
-  bool any = plan_pick(plan, coverage, room_bytes, &batch);
+  bool any = plan_pick(plan, coverage, room, &batch);
   uint64_t sum = 0;
   for (uint32_t i = 0; i < batch.count; i++) {
     size_t used = strlen(text);
@@ -74,6 +74,11 @@ static void expect_pick(struct plan *plan, struct plan_coverage *coverage, uint6
   assert_int_equal(any, expected[0] != '\0');
   assert_int_equal(batch.length_bytes, sum);
   plan_check(plan);
+}
+
+static void expect_pick(struct plan *plan, struct plan_coverage *coverage, uint64_t room_bytes,
+                        const char *expected) {
+  expect_pick_in(plan, coverage, (struct plan_room){room_bytes, room_bytes}, expected);
 }
 
 static void walk(struct plan *plan, uint64_t chunk, const enum plan_state *steps, size_t count) {
@@ -112,6 +117,19 @@ static void test_room_bounds_a_batch(void **state) {
   unmake(&fixture);
 }
 
+/* A limit smaller than a chunk lets one through, alone. */
+static void test_first_may_exceed_the_room(void **state) {
+  (void)state;
+  struct fixture fixture = make(NULL);
+  expect_pick_in(fixture.plan, NULL, (struct plan_room){CHUNK, 0}, "0");
+  expect_pick_in(fixture.plan, NULL, (struct plan_room){CHUNK, 10}, "1");
+  expect_pick_in(fixture.plan, NULL, (struct plan_room){CHUNK, 10}, "2");
+  expect_pick_in(fixture.plan, NULL, (struct plan_room){CHUNK, 99}, "3");
+  expect_pick_in(fixture.plan, NULL, (struct plan_room){CHUNK, 100}, "4");
+  expect_pick_in(fixture.plan, NULL, (struct plan_room){CHUNK, CHUNK}, "5,6");
+  unmake(&fixture);
+}
+
 static void test_returned_come_first(void **state) {
   (void)state;
   struct fixture fixture = make(NULL);
@@ -135,12 +153,13 @@ static void test_batch_holds_so_many_chunks(void **state) {
     many[i] = (struct small_object){.file = "f", .name = names[i], .length_bytes = 5};
   }
   struct manifest *manifest = manifest_of(many, COUNT);
+  const struct plan_room everything = {ANY, ANY};
   struct plan *plan;
   struct plan_batch batch;
   assert_int_equal(plan_create(manifest, NULL, &plan), SPROUT_OK);
-  assert_true(plan_pick(plan, NULL, ANY, &batch));
+  assert_true(plan_pick(plan, NULL, everything, &batch));
   assert_int_equal(batch.count, PLAN_BATCH_CHUNKS);
-  assert_true(plan_pick(plan, NULL, ANY, &batch));
+  assert_true(plan_pick(plan, NULL, everything, &batch));
   assert_int_equal(batch.count, 3);
   plan_destroy(plan);
   manifest_destroy(manifest);
@@ -309,6 +328,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_picks_in_order),
       cmocka_unit_test(test_room_bounds_a_batch),
+      cmocka_unit_test(test_first_may_exceed_the_room),
       cmocka_unit_test(test_returned_come_first),
       cmocka_unit_test(test_batch_holds_so_many_chunks),
       cmocka_unit_test(test_selection),
