@@ -399,12 +399,19 @@ static void watch_reads(struct engine_source *source) {
   engine_wake_at(engine, look_ns < end_ns ? look_ns : end_ns);
 }
 
+/* Answers are looked for every second, so that a stop of this process is told from a silent peer.
+ */
 static void watch_waiting(struct engine_source *source) {
+  struct fork_engine *engine = source->engine;
   if (source->deadline_ns == ENGINE_NEVER) return;
-  if (source->engine->now_ns >= source->deadline_ns)
+  if (engine->now_ns >= source->deadline_ns) {
     end_waiting(source);
-  else
-    engine_wake_at(source->engine, source->deadline_ns);
+    return;
+  }
+  uint64_t look_ns = source->state == ENGINE_SOURCE_QUEUED
+                         ? ENGINE_NEVER
+                         : engine_after(engine->now_ns, 1000 * ENGINE_MS);
+  engine_wake_at(engine, look_ns < source->deadline_ns ? look_ns : source->deadline_ns);
 }
 
 static void watch_idle(struct engine_source *source) {
