@@ -2,8 +2,9 @@
 /*
  * Inside of the directory destination. Shared by destination_directory*.c only.
  *
- * Files are written under DEST/.sprout/partial/PATH and get their final names at the end, when all
- * of them are whole and on the disk. DEST/.sprout/lock is held (flock) while a fork works on DEST.
+ * Files are written under DEST/.sprout/partial/PATH (no path of a manifest has a part ".sprout")
+ * and get their final names at the end, when all of them are whole and on the disk.
+ * DEST/.sprout/lock is held (flock) while a fork works on DEST.
  *
  *   _setup.c   worker: opens, locks, surveys, makes partial files and their space
  *   _hash.c    workers: digests of what is there already, chunk by chunk

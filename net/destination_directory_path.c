@@ -42,6 +42,7 @@ static int step(const struct directory_walker *walker, int parent_fd, const char
 
   if (fd < 0 && errno == ENOENT && walker->create) {
     if (mkdirat(parent_fd, part, 0777) != 0 && errno != EEXIST) return -errno;
+    if (walker->sync && fsync(parent_fd) != 0) return -errno;
     fd = openat(parent_fd, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   }
   if (fd >= 0) return fd;

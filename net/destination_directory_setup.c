@@ -245,11 +245,6 @@ static bool survey_files(struct survey *survey, struct sprout_error *error) {
     if (atomic_load(&directory->cancelled)) break;
     count_selected(directory, file, &any, &whole);
     if (!any) continue;
-    if (strncmp(file->path, DIRECTORY_PRIVATE "/", sizeof(DIRECTORY_PRIVATE)) == 0) {
-      sprout_error_set(error, SPROUT_MISMATCH, 0, NULL,
-                       "the model has a file %s, which is sprout's own place", file->path);
-      return false;
-    }
     if (!whole && !directory->dry_run) {
       sprout_error_set(error, SPROUT_INVALID, 0,
                        "Select whole files (--include, --exclude), or fork tensors to null:.",

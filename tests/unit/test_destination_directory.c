@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -102,6 +103,7 @@ static int tear_down(void **state) {
 
   driver_end(&place->driver);
   manifest_destroy(place->manifest);
+  (void)umount(place->path); /* of a test that failed */
   nftw(place->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
   free(place);
   return 0;
@@ -418,6 +420,67 @@ static void test_dry_run(void **state) {
   assert_false(is_there(place, ".sprout"));
 }
 
+/* A crash between two renames: one file has its final name, the others are still partial. */
+static void test_crash_between_renames(void **state) {
+  struct place *place = *state;
+  struct driver *driver = &place->driver;
+  char partial[128];
+
+  fork_once(place);
+  assert_int_equal(mkdir(name_of(place, ".sprout"), 0777), 0);
+  assert_int_equal(mkdir(name_of(place, ".sprout/partial"), 0777), 0);
+  snprintf(partial, sizeof(partial), "%s", name_of(place, ".sprout/partial/run.sh"));
+  assert_int_equal(rename(name_of(place, "run.sh"), partial), 0);
+  snprintf(partial, sizeof(partial), "%s", name_of(place, ".sprout/partial/empty.txt"));
+  assert_int_equal(rename(name_of(place, "empty.txt"), partial), 0);
+  open_directory(place);
+  assert_int_equal(driver_prepare(driver, NULL, true), SPROUT_OK);
+  assert_int_equal(driver->existing_right, place->manifest->chunk_count);
+  assert_int_equal(driver_finish(driver), SPROUT_OK);
+  driver_unset(driver);
+  expect_files(place);
+  assert_false(is_there(place, ".sprout"));
+}
+
+/* What appears under a final name while the fork runs is not replaced without force. */
+static void test_appeared_meanwhile(void **state) {
+  struct place *place = *state;
+  struct driver *driver = &place->driver;
+
+  open_directory(place);
+  assert_int_equal(driver_prepare(driver, NULL, true), SPROUT_OK);
+  assert_int_equal(driver_store_all(driver), SPROUT_OK);
+  write_file(name_of(place, "run.sh"), "mine");
+  assert_int_equal(driver_finish(driver), SPROUT_EXISTS);
+  assert_non_null(strstr(driver->error.message, "run.sh"));
+  abort_and_unset(place);
+  assert_int_equal(unlink(name_of(place, "run.sh")), 0);
+  open_directory(place);
+  assert_int_equal(driver_prepare(driver, NULL, true), SPROUT_OK);
+  assert_int_equal(driver->existing_right, place->manifest->chunk_count);
+  assert_int_equal(driver_finish(driver), SPROUT_OK);
+  driver_unset(driver);
+  expect_files(place);
+}
+
+/* A file system that is too small, then has room. */
+static void test_small_file_system(void **state) {
+  struct place *place = *state;
+  struct driver *driver = &place->driver;
+
+  assert_int_equal(mkdir(place->path, 0777), 0);
+  if (mount("tmpfs", place->path, "tmpfs", 0, "size=4m") != 0) skip();
+  open_directory(place);
+  assert_int_equal(driver_prepare(driver, NULL, true), SPROUT_NO_SPACE);
+  assert_non_null(strstr(driver->error.message, "more bytes"));
+  abort_and_unset(place);
+  assert_false(is_there(place, ".sprout"));
+  assert_int_equal(mount("tmpfs", place->path, "tmpfs", MS_REMOUNT, "size=64m"), 0);
+  fork_once(place);
+  expect_files(place);
+  assert_int_equal(umount(place->path), 0);
+}
+
 /* Staging runs out, and comes back. */
 static void test_room(void **state) {
   struct place *place = *state;
@@ -569,6 +632,9 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_full, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_selection, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_dry_run, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_crash_between_renames, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_appeared_meanwhile, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_small_file_system, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_room, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_batch, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_abort_anywhere, set_up, tear_down),
