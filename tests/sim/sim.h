@@ -96,7 +96,9 @@ enum sim_digests {
   SIM_DIGESTS_KNOWN,
   SIM_DIGESTS_LATER, /* some unknown until a moment, computed when asked */
   SIM_DIGESTS_ON_DEMAND,
-  SIM_DIGESTS_SHY, /* the first few questions for computed ones bring none */
+  SIM_DIGESTS_EVEN, /* known of every other chunk, */
+  SIM_DIGESTS_ODD,  /* the others slowly on demand */
+  SIM_DIGESTS_SHY,  /* the first few questions for computed ones bring none */
   SIM_DIGESTS_NEVER,
   SIM_DIGESTS_HANG, /* the control request times out */
 };
@@ -130,6 +132,7 @@ struct sim_source_plan {
   struct window_limits window;
   uint64_t rate;
   uint64_t added_ns;
+  uint64_t close_ns; /* how long closing takes at most */
 };
 
 struct sim_question {

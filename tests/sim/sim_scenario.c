@@ -27,6 +27,7 @@ static void draw_good(struct sim *sim, struct sim_source_plan *plan) {
                  .bytes = sim_between(random, 1, 8 << 20),
                  .depth = (uint32_t)sim_between(random, 1, 16)},
   };
+  if (dice(sim, 20)) plan->close_ns = draw_ms(sim, 0, 1000);
   if (dice(sim, 30)) {
     plan->admission = SIM_QUEUES;
     plan->queue_ns = draw_ms(sim, 0, 30000);
@@ -213,14 +214,61 @@ static void draw_renewal(struct sim *sim) {
   scenario->must_complete = true;
 }
 
-/* Everything changes and dies at once. */
-static void draw_upheaval(struct sim *sim) {
+/* Each knows the digests of one half, gives that half, and dies: law and bytes come from two that
+ * do not agree, and nobody says so for a while. */
+static void draw_interregnum(struct sim *sim) {
   struct sim_scenario *scenario = &sim->scenario;
-  scenario->source_count = (uint32_t)sim_between(&sim->random, 1, 3);
+  scenario->source_count = (uint32_t)sim_between(&sim->random, 2, 3);
   for (uint32_t i = 0; i < scenario->source_count; i++) {
     struct sim_source_plan *plan = &scenario->sources[i];
     draw_good(sim, plan);
     plan->admission = SIM_ADMITS;
+    plan->latency_ns = i == 0 ? SIM_MS : plan->latency_ns;
+    plan->variant = (uint32_t)sim_between(&sim->random, 0, 2);
+    plan->digests = i == 0 ? SIM_DIGESTS_EVEN : SIM_DIGESTS_ODD;
+    if (i < 2) plan->half = i + 1;
+    if (i == 1 && dice(sim, 50)) continue;
+    draw_fate(sim, plan);
+    plan->fate = dice(sim, 50) ? SIM_DIES : SIM_STALLS;
+    plan->fate_bytes = sim_below(&sim->random, 20000);
+  }
+  scenario->must_complete = false;
+}
+
+/* One is given up and slow to let go, while the other one starts over with new bytes. */
+static void draw_afterglow(struct sim *sim) {
+  struct sim_scenario *scenario = &sim->scenario;
+  struct sim_source_plan *plans = scenario->sources;
+  const struct window_limits wide = {.operations = 16, .bytes = 8 << 20, .depth = 16};
+  scenario->source_count = 2;
+  scenario->options.verify = false;
+  scenario->options.inflight_bytes = sim_between(&sim->random, 1000, 40000);
+  scenario->options.reads_per_source = 8;
+  for (uint32_t i = 0; i < 2; i++) {
+    draw_good(sim, &plans[i]);
+    plans[i].admission = SIM_ADMITS;
+    plans[i].latency_ns = draw_ms(sim, 1, 3);
+    plans[i].window = wide;
+    plans[i].rate = 0;
+  }
+  plans[0].changes = 1;
+  plans[0].change_bytes = sim_between(&sim->random, 1, 20000);
+  plans[1].read_refusal = SPROUT_RANGE;
+  plans[1].read_refusals = 1;
+  plans[1].close_ns = draw_ms(sim, 10, 1000);
+  scenario->must_complete = true;
+}
+
+/* Everything changes and dies at once. */
+static void draw_upheaval(struct sim *sim) {
+  struct sim_scenario *scenario = &sim->scenario;
+  scenario->source_count = (uint32_t)sim_between(&sim->random, 1, 3);
+  if (sim->model.labelled && dice(sim, 70)) scenario->options.verify = false;
+  for (uint32_t i = 0; i < scenario->source_count; i++) {
+    struct sim_source_plan *plan = &scenario->sources[i];
+    draw_good(sim, plan);
+    plan->admission = SIM_ADMITS;
+    plan->close_ns = draw_ms(sim, 0, 2000);
     if (dice(sim, 70)) draw_change(sim, plan);
     if (dice(sim, 50)) draw_fate(sim, plan);
     if (dice(sim, 20)) apply_flaw(sim, FLAW_READS, plan);
@@ -294,6 +342,10 @@ void sim_scenario_draw(struct sim *sim) {
     draw_upheaval(sim);
   else if (flavour < 35 && tearable)
     draw_renewal(sim);
+  else if (flavour < 45 && scenario->options.verify)
+    draw_interregnum(sim);
+  else if (flavour < 45 && sim->model.labelled)
+    draw_afterglow(sim);
   else
     draw_sources(sim);
   draw_destination(sim);

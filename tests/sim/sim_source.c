@@ -411,6 +411,10 @@ static bool knows(struct sim_source *source, uint64_t chunk, bool compute) {
     if (source->sim->clock.now_ns >= plan->digests_ns || lies_about(source, 2, chunk)) return true;
     break;
   case SIM_DIGESTS_ON_DEMAND: break;
+  case SIM_DIGESTS_EVEN:
+  case SIM_DIGESTS_ODD:
+    if (chunk % 2 == (plan->digests == SIM_DIGESTS_ODD)) return true;
+    break;
   case SIM_DIGESTS_SHY:
     if (compute && source->shy < 3) return false;
     break;
@@ -452,6 +456,11 @@ static void answer(struct sim *sim, void *target, uint64_t argument) {
   if (question.compute) source->shy++;
 }
 
+static uint64_t computing_ns(const struct sim_source *source) {
+  bool slow = source->plan.digests == SIM_DIGESTS_EVEN || source->plan.digests == SIM_DIGESTS_ODD;
+  return slow ? 3 * SIM_S : 300 * SIM_MS;
+}
+
 static void source_request_digests(struct source *base, uint64_t first, uint64_t count,
                                    bool compute) {
   struct sim_source *source = of(base);
@@ -471,8 +480,8 @@ static void source_request_digests(struct source *base, uint64_t first, uint64_t
   if (source->plan.digests == SIM_DIGESTS_HANG || source->stuck)
     later(source, 10 * SIM_S, fail_later, SPROUT_TIMEOUT);
   else
-    later(source, latency(source) + (compute ? sim_below(&sim->random, 300 * SIM_MS) : 0), answer,
-          slot);
+    later(source, latency(source) + (compute ? sim_below(&sim->random, computing_ns(source)) : 0),
+          answer, slot);
 }
 
 /* --- closing --- */
@@ -510,8 +519,7 @@ static void source_close(struct source *base, enum sprout_status result, const c
   source->life++;
   source->connected = false;
   source->closing = true;
-  uint64_t wait_ns =
-      sim_chance(&source->sim->random, 20) ? sim_below(&source->sim->random, SIM_S) : 0;
+  uint64_t wait_ns = sim_below(&source->sim->random, source->plan.close_ns);
   later(source, wait_ns + latency(source), wind_up, 0);
 }
 

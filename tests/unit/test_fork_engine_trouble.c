@@ -26,6 +26,29 @@ static void test_wrong_bytes_are_named_and_read_elsewhere(void **state) {
   expect_end(SPROUT_OK);
 }
 
+/* One wrong chunk is enough: nothing of that source that nobody has proven is kept. */
+static void test_unproven_bytes_of_a_convict_are_read_again(void **state) {
+  (void)state;
+  rig_make(&rig, NULL);
+  struct rig_source *truth = rig_add(&rig), *wrong = rig_add(&rig);
+  wrong->variant = 1;
+  rig_start(&rig);
+  rig_manifest(truth);
+  rig_admit(wrong);
+  rig_land(wrong);
+  rig_settle(&rig);
+  assert_int_equal(rig.destination.stores, 1);
+  rig_tell(truth, 1);
+  rig_ready(truth);
+  rig_settle(&rig);
+  assert_int_equal(rig.last_dropped.status, SPROUT_CORRUPT);
+  assert_int_equal(truth->posted[0]->length_bytes, 6000);
+  rig_land(truth);
+  rig_settle(&rig);
+  rig_tell(truth, ALL_KNOWN);
+  expect_end(SPROUT_OK);
+}
+
 static void test_wrong_bytes_of_the_only_source(void **state) {
   (void)state;
   struct rig_source *source = start_with_one(NULL);
@@ -467,6 +490,7 @@ static void test_reads_of_an_older_era_do_not_count(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_wrong_bytes_are_named_and_read_elsewhere),
+      cmocka_unit_test(test_unproven_bytes_of_a_convict_are_read_again),
       cmocka_unit_test(test_wrong_bytes_of_the_only_source),
       cmocka_unit_test(test_liar_acquits),
       cmocka_unit_test(test_successor_that_deviates),
