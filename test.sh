@@ -7,13 +7,14 @@
 #   --only   these stages:
 #              tidy  rules about the sources            install  the installed library, as users build on it
 #              unit  under ASan and UBSan               fuzz     each fuzz target for some seconds
-#              tsan  the same under TSan                e2e      real processes, sockets and files
-#              sim   forks under a virtual clock        perf     speed and cost against their bars
+#              debug the same, and allocations that fail e2e     real processes, sockets and files
+#              tsan  the same under TSan                perf     speed and cost against their bars
+#              sim   forks under a virtual clock
 # The last line is "N passed, N failed, N skipped". Logs: build/test/STAGE.log
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 
-all_stages=(tidy unit tsan sim install fuzz e2e perf)
+all_stages=(tidy unit debug tsan sim install fuzz e2e perf)
 results=build/test
 cores=$(nproc)
 
@@ -119,6 +120,7 @@ run_stage() {
     setup) logged "$results/setup.log" scripts/bootstrap.sh build test ;;
     tidy) run_ctest asan tidy "$cores" tidy ;;
     unit) run_ctest asan unit "$cores" unit ;;
+    debug) run_ctest debug unit "$cores" debug ;;
     tsan) run_ctest tsan unit "$cores" tsan "${fixed_addresses[@]}" ;;
     sim) run_ctest asan sim "$cores" sim ;;
     install) run_ctest release install 1 install ;;

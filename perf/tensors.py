@@ -15,11 +15,15 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import harness  # noqa: E402
 
 
+FULL = os.environ.get("SPROUT_TEST_FULL") == "1"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", default=str(ROOT / "build" / "release" / "sprout"))
     parser.add_argument("--tensors", type=int, default=30000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=FULL and 9 or 3)
+    parser.add_argument("--check", action="store_true", help="fail when a bar is missed (threefold without --full: noise)")
     arguments = parser.parse_args()
     model = str(ROOT / "build" / f"perf-tensors-{arguments.tensors}")
     if not os.path.isdir(model):
@@ -45,6 +49,11 @@ def main():
     print(f"manifest fetched and decoded:            {statistics.median(manifest) * 1e3:.0f} ms")
     print(f"ready + manifest:                        {(statistics.median(ready) + statistics.median(manifest)) * 1e3:.0f} ms   (bar 200 ms)")
     print(f"fork's time per tensor:                  {statistics.median(per_tensor) * 1e6:.2f} us   (bar 10 us)")
+    slack = 1 if FULL else 3
+    late = statistics.median(ready) + statistics.median(manifest) > 0.2 * slack
+    slow = statistics.median(per_tensor) > 10e-6 * slack
+    if arguments.check and (late or slow):
+        sys.exit("a bar was missed")
 
 
 if __name__ == "__main__":

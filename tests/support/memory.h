@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MEMORY_OWN_ALLOCATOR 0
@@ -27,6 +28,7 @@ static bool memory_failed;
 
 /* False under a sanitizer: skip the test. */
 static inline bool memory_can_fail(void) {
+  if (!MEMORY_OWN_ALLOCATOR) printf("a sanitizer has an allocator of its own: see the debug build\n");
   return MEMORY_OWN_ALLOCATOR;
 }
 
