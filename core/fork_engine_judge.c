@@ -120,7 +120,7 @@ static void start_over(struct fork_engine *engine) {
   for (uint32_t i = 0; i < SOURCE_DIGEST_REQUESTS; i++) engine->questions[i].remaining = 0;
   if (engine->judging) {
     law_forget(&engine->law);
-    law_disown(&engine->law);
+    law_disown(&engine->law, LAW_ORIGIN_NONE);
   } else {
     plan_restart(engine->plan);
   }
@@ -158,6 +158,7 @@ static bool allow_change(struct engine_source *source, bool same_label, bool *re
   if (same_label && engine->judging) {
     source->changed = true;
     authority_left(source, true);
+    law_disown(&engine->law, (uint8_t)source->index);
     return true;
   }
   judge_drop_stale(source, ENGINE_DROP_STALE);

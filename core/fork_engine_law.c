@@ -183,9 +183,12 @@ void law_forget(struct law *law) {
   law_adopt(law);
 }
 
-void law_disown(struct law *law) {
-  for (uint64_t chunk = 0; chunk < law->chunk_count; chunk++)
-    if (law->origin[chunk] < LAW_ORIGIN_OLD) law->origin[chunk] = LAW_ORIGIN_OLD;
+void law_disown(struct law *law, uint8_t origin) {
+  for (uint64_t chunk = 0; chunk < law->chunk_count; chunk++) {
+    bool of_source = law->origin[chunk] < LAW_ORIGIN_OLD;
+    if (of_source && (origin == LAW_ORIGIN_NONE || law->origin[chunk] == origin))
+      law->origin[chunk] = LAW_ORIGIN_OLD;
+  }
 }
 
 bool law_complete(const struct law *law) {

@@ -88,8 +88,9 @@ void law_adopt(struct law *law);
 void law_retire(struct law *law);
 /* The law is void. */
 void law_forget(struct law *law);
-/* What was read so far was right in its time: should it be wrong now, no source is to blame. */
-void law_disown(struct law *law);
+/* What was read from `origin` (LAW_ORIGIN_NONE: from all) was right in its time: should it be wrong
+ * now, no source is to blame. */
+void law_disown(struct law *law, uint8_t origin);
 /* Every selected chunk has a digest; no digest waits for being confirmed. */
 bool law_complete(const struct law *law);
 bool law_settled(const struct law *law);

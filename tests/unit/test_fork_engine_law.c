@@ -323,6 +323,23 @@ static void test_forget(void **state) {
   unmake(&fixture);
 }
 
+static void test_disown(void **state) {
+  (void)state;
+  struct fixture fixture = make(4, 10, 1);
+  struct law *law = &fixture.law;
+  land(law, 0, 7, 1);
+  land(law, 1, 7, 2);
+  find(law, 2, 7);
+  law_disown(law, 1);
+  assert_int_equal(law->origin[0], LAW_ORIGIN_OLD);
+  assert_int_equal(law->origin[1], 2);
+  law_disown(law, LAW_ORIGIN_NONE);
+  assert_int_equal(law->origin[1], LAW_ORIGIN_OLD);
+  assert_int_equal(law->origin[2], LAW_ORIGIN_FOUND);
+  assert_int_equal(law->origin[3], LAW_ORIGIN_NONE);
+  unmake(&fixture);
+}
+
 static void test_no_memory(void **state) {
   (void)state;
   if (!memory_can_fail()) skip();
@@ -354,6 +371,7 @@ int main(void) {
       cmocka_unit_test(test_successor_deviates),
       cmocka_unit_test(test_additions_of_the_unsettled_are_void),
       cmocka_unit_test(test_forget),
+      cmocka_unit_test(test_disown),
       cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
