@@ -119,7 +119,7 @@ struct sprout_fork_options {
 };
 
 /* Starts a fork. Argument errors and destination checks that need no seed are reported here. Any
- * thread. */
+ * thread. While a service runs on another thread callbacks may come before this has returned. */
 SPROUT_API SPROUT_MUST_CHECK enum sprout_status
 sprout_fork_create(struct sprout_service *service, const struct sprout_fork_options *options,
                    struct sprout_fork **fork_out, struct sprout_error *error);

@@ -16,7 +16,7 @@
 #define PATTERN 0xA5
 
 struct run {
-  struct sprout_fork *fork;
+  _Atomic(struct sprout_fork *) fork; /* callbacks may come before create has returned */
   uint64_t cut_at_bytes;
   pid_t seed_pid; /* 0: cancel instead of stopping the seed */
   atomic_bool cut;
@@ -24,11 +24,13 @@ struct run {
 
 static void cut_short(void *context, const struct sprout_fork_progress *progress) {
   struct run *run = context;
-  if (progress->received_bytes < run->cut_at_bytes || atomic_exchange(&run->cut, true)) return;
+  struct sprout_fork *fork = atomic_load(&run->fork);
+  if (!fork || progress->received_bytes < run->cut_at_bytes || atomic_exchange(&run->cut, true))
+    return;
   if (run->seed_pid) {
     kill(run->seed_pid, SIGSTOP);
   } else {
-    sprout_fork_cancel(run->fork);
+    sprout_fork_cancel(fork);
   }
 }
 
@@ -106,8 +108,10 @@ int main(int argc, char **argv) {
                                           .progress_interval_ns = 1000000,
                                           .progress = cut_short,
                                           .context = &run};
-    if (sprout_fork_create(service, &options, &run.fork, &error) != SPROUT_OK) die("fork", &error);
-    const struct sprout_fork_result *result = sprout_fork_wait(run.fork);
+    struct sprout_fork *fork;
+    if (sprout_fork_create(service, &options, &fork, &error) != SPROUT_OK) die("fork", &error);
+    atomic_store(&run.fork, fork);
+    const struct sprout_fork_result *result = sprout_fork_wait(fork);
     cut += result->status != SPROUT_OK;
     memset(memory, PATTERN, bytes);
     kill(seed_pid, SIGCONT);
@@ -116,7 +120,7 @@ int main(int argc, char **argv) {
     if (sprout_json_fetch(url, "/v1/status", NULL, &json, &error) != SPROUT_OK)
       die("status", &error);
     sprout_json_free(json);
-    sprout_fork_destroy(run.fork);
+    sprout_fork_destroy(fork);
     changed += count_changed(memory, bytes);
   }
   printf("{\"runs\": %ld, \"cut_short\": %ld, \"changed_bytes\": %llu}\n", runs, cut,

@@ -28,7 +28,8 @@ static bool memory_failed;
 
 /* False under a sanitizer: skip the test. */
 static inline bool memory_can_fail(void) {
-  if (!MEMORY_OWN_ALLOCATOR) printf("a sanitizer has an allocator of its own: see the debug build\n");
+  if (!MEMORY_OWN_ALLOCATOR)
+    printf("a sanitizer has an allocator of its own: see the debug build\n");
   return MEMORY_OWN_ALLOCATOR;
 }
 
