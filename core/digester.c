@@ -2,21 +2,19 @@
 #include "core/digester.h"
 
 #include "core/log.h"
+#include "core/model_digest.h"
 #include "core/pacer.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* A job is long enough to pay for its hand-over and short enough that a waiting fork is next soon.
  */
 #define JOB_BYTES (16u * 1024u * 1024u)
 #define JOB_CHUNKS 1024u
 #define JOBS 1u
-/* Read and digested piece by piece while the piece is in the second-level cache. */
-#define PIECE_BYTES (256u * 1024u)
 #define BURST_BYTES (2u * JOB_BYTES)
 
 enum chunk_state {
@@ -58,42 +56,11 @@ static void schedule(struct digester *digester);
 
 /* --- on a worker --- */
 
-static int digest_file_chunk(const struct region *region, uint64_t offset, uint64_t length,
-                             unsigned char *piece, struct digest *digest_out) {
-  struct digest_stream stream;
-  digest_begin(&stream);
-  while (length > 0) {
-    size_t part = length < PIECE_BYTES ? (size_t)length : PIECE_BYTES;
-    ssize_t got = pread(region->fd, piece, part, (off_t)(region->fd_offset + offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return errno;
-    if (got == 0) return ENODATA;
-    digest_update(&stream, piece, (size_t)got);
-    offset += (uint64_t)got;
-    length -= (uint64_t)got;
-  }
-  *digest_out = digest_end(&stream);
-  return 0;
-}
-
-static int digest_chunk(const struct model *model, uint64_t chunk, unsigned char *piece,
-                        struct digest *digest_out) {
-  struct manifest_chunk at = manifest_chunk_at(model->manifest, chunk);
-  const struct placement *placement = &model->placements[at.object];
-  const struct region *region = &model->regions[placement->region];
-  if (region->fd >= 0) {
-    return digest_file_chunk(region, placement->offset + at.offset, at.length_bytes, piece,
-                             digest_out);
-  }
-  *digest_out = digest_of(region->base + placement->offset + at.offset, at.length_bytes);
-  return 0;
-}
-
 static void run_job(struct work *work) {
   struct job *job = container_of(work, struct job, work);
   for (uint64_t i = 0; i < job->count; i++) {
     job->errors[i] =
-        digest_chunk(job->digester->model, job->first + i, job->piece, &job->digests[i]);
+        model_digest_chunk(job->digester->model, job->first + i, job->piece, &job->digests[i]);
   }
 }
 
@@ -248,7 +215,7 @@ enum sprout_status digester_create(struct reactor *reactor, const struct model *
   for (size_t i = 0; i < JOBS; i++) {
     struct job *job = &digester->jobs[i];
     *job = (struct job){.digester = digester, .work = {.run = run_job, .done = job_done}};
-    job->piece = malloc(PIECE_BYTES);
+    job->piece = malloc(MODEL_PIECE_BYTES);
     whole = whole && job->piece;
   }
   digester->reactor = reactor;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/log.h"
+#include "core/model_digest.h"
 #include "core/region.h"
 #include "net/sources.h"
 
@@ -294,36 +295,15 @@ static void source_flush(struct source *base) {
 
 /* --- digests, on a worker --- */
 
-static SPROUT_MUST_CHECK enum sprout_status digest_chunk(const struct model *model, uint64_t chunk,
-                                                         unsigned char *piece,
-                                                         struct digest *digest_out) {
-  struct manifest_chunk at = manifest_chunk_at(model->manifest, chunk);
-  const struct placement *placement = &model->placements[at.object];
-  const struct region *region = &model->regions[placement->region];
-  uint64_t offset = region->fd_offset + placement->offset + at.offset, left = at.length_bytes;
-  struct digest_stream stream;
-  digest_begin(&stream);
-  while (left > 0) {
-    size_t part = left < DESTINATION_PIECE_BYTES ? (size_t)left : DESTINATION_PIECE_BYTES;
-    ssize_t got = pread(region->fd, piece, part, (off_t)offset);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return SPROUT_IO;
-    digest_update(&stream, piece, (size_t)got);
-    offset += (uint64_t)got;
-    left -= (uint64_t)got;
-  }
-  *digest_out = digest_end(&stream);
-  return SPROUT_OK;
-}
-
 static void run_digests(struct work *work) {
   struct file_digests *digests = container_of(work, struct file_digests, work);
-  unsigned char *piece = malloc(DESTINATION_PIECE_BYTES);
+  unsigned char *piece = malloc(MODEL_PIECE_BYTES);
   digests->status = piece ? SPROUT_OK : SPROUT_NO_MEMORY;
   for (uint64_t i = 0; i < digests->count && digests->status == SPROUT_OK; i++) {
     if (atomic_load(&digests->source->stop)) break;
-    digests->status =
-        digest_chunk(digests->source->model, digests->first + i, piece, &digests->values[i]);
+    int error =
+        model_digest_chunk(digests->source->model, digests->first + i, piece, &digests->values[i]);
+    digests->status = error == 0 ? SPROUT_OK : SPROUT_IO;
     digests->known[i] = digests->status == SPROUT_OK;
   }
   free(piece);
