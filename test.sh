@@ -106,7 +106,11 @@ run_ctest() {
 run_e2e() {
   build release "$results/e2e.log" && build asan "$results/e2e.log" && build debug "$results/e2e.log" || return
   SPROUT_BIN=$PWD/build/release/sprout logged "$results/e2e.log" timeout -k 10 "$stage_limit_s" \
-    .venv/bin/python -m pytest tests/e2e -ra -s -p no:cacheprovider --timeout=300 --junitxml="$results/e2e.xml"
+    .venv/bin/python -m pytest tests/e2e -ra -s -p no:cacheprovider --timeout=300 \
+    --basetemp="$results/e2e-tmp" -o tmp_path_retention_policy=none --junitxml="$results/e2e.xml"
+  local status=$?
+  rm -rf "$results/e2e-tmp"
+  return $status
 }
 
 # TSan wants its memory map undisturbed; kernels with much address randomisation disturb it.
