@@ -5,11 +5,11 @@
 #   --quick  only the rules about sources, unit tests and simulator
 #   --full   repeated measurements at their stated counts; the plain run does a tenth of them
 #   --only   these stages:
-#              tidy  rules about the sources            install  the installed library, as users build on it
-#              unit  under ASan and UBSan               fuzz     each fuzz target for some seconds
-#              debug the same, and allocations that fail e2e     real processes, sockets and files
-#              tsan  the same under TSan                perf     speed and cost against their bars
-#              sim   forks under a virtual clock
+#              tidy   rules about the sources                  install  the library as users build on it
+#              unit   under ASan and UBSan                     fuzz     each fuzz target for some seconds
+#              debug  the same, where allocations can fail     e2e      real processes, sockets and files
+#              tsan   the same under TSan                      perf     speed and cost against their bars
+#              sim    forks under a virtual clock
 # The last line is "N passed, N failed, N skipped". Logs: build/test/STAGE.log
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1

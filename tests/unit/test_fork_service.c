@@ -17,17 +17,6 @@
 
 #define BIG_BYTES (3u * SPROUT_CHUNK_BYTES + 70000u)
 
-#ifdef __SANITIZE_THREAD__
-/*
- * The ring closes a seed's socket and a worker opens a file with the same number (openat): the
- * sanitizer sees neither and takes the file's close for one of the socket.
- */
-__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void) {
-  return "race:directory_close";
-}
-#endif
-
 /* A seed in a service of its own, and a service for forks. */
 struct scene {
   char root[SCRATCH_PATH_BYTES];
