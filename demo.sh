@@ -19,7 +19,7 @@ done
 
 scripts/bootstrap.sh build demo
 mkdir -p build
-cmake --preset release >build/demo-configure.log 2>&1 || { cat build/demo-configure.log >&2; exit 1; }
+cmake --preset release -DSPROUT_TESTS=OFF >build/demo-configure.log 2>&1 || { cat build/demo-configure.log >&2; exit 1; }
 echo "building (log: build/demo-build.log) ..."
 cmake --build build/release --target sprout >build/demo-build.log 2>&1 || { tail -n 30 build/demo-build.log >&2; exit 1; }
 python=.venv/bin/python

