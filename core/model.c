@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/json_config.h"
 #include "core/log.h"
 #include "core/model_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -100,20 +97,36 @@ const char *model_draft_dtype(const struct model_draft *draft) {
   return dtype;
 }
 
+static SPROUT_MUST_CHECK enum sprout_status copy_label(const char *label, char *label_out,
+                                                       struct sprout_error *error) {
+  size_t length = label ? strnlen(label, MANIFEST_LABEL_MAX + 1) : 0;
+  if (length > MANIFEST_LABEL_MAX || (label && !manifest_text_ok(label)))
+    return sprout_error_set(error, SPROUT_INVALID, 0, NULL,
+                            "the label is longer than %d bytes, or not UTF-8 without control "
+                            "characters",
+                            MANIFEST_LABEL_MAX);
+  if (length > 0) memcpy(label_out, label, length);
+  label_out[length] = 0;
+  return SPROUT_OK;
+}
+
 enum sprout_status model_draft_finish(struct model_draft *draft,
                                       const struct manifest_identity *identity,
                                       const struct model_options *options, struct model **model_out,
                                       struct sprout_error *error) {
   struct manifest_version version = {.generation = 1};
-  snprintf(version.label, sizeof version.label, "%s", options->label ? options->label : "");
   struct model *model = calloc(1, sizeof *model);
   enum sprout_status status = model ? SPROUT_OK : SPROUT_NO_MEMORY;
+  if (status == SPROUT_OK) status = copy_label(options->label, version.label, error);
   if (status == SPROUT_OK &&
       getrandom(version.epoch, sizeof version.epoch, 0) != (ssize_t)sizeof version.epoch) {
     status = sprout_error_set(error, SPROUT_IO, errno, NULL, "no random bytes for the epoch");
   }
   manifest_builder_version(draft->builder, &version);
-  if (status == SPROUT_OK) status = manifest_builder_identity(draft->builder, identity);
+  /* Building says in words what the builder refused. */
+  if (status == SPROUT_OK &&
+      manifest_builder_identity(draft->builder, identity) == SPROUT_NO_MEMORY)
+    status = SPROUT_NO_MEMORY;
   if (status == SPROUT_NO_MEMORY)
     sprout_error_set(error, status, 0, NULL, "no memory for the model's layout");
   if (status == SPROUT_OK) status = manifest_build(draft->builder, &model->manifest, error);
@@ -143,79 +156,63 @@ void model_destroy(struct model *model) {
   free(model);
 }
 
-/* --- identity --- */
-
-/* Texts of an identity taken from paths and config.json. */
-struct names {
-  char model[NAME_MAX + 1];
-  char revision[NAME_MAX + 1];
-  char quantization[64];
-};
-
-static void base_name(const char *path, char *name, size_t room) {
-  size_t end = strlen(path);
-  while (end > 1 && path[end - 1] == '/') end--;
-  size_t start = end;
-  while (start > 0 && path[start - 1] != '/') start--;
-  snprintf(name, room, "%.*s", (int)(end - start), path + start);
-}
-
-/* ".../models--ORG--NAME/snapshots/HASH" of a Hugging Face cache is ORG/NAME at revision HASH. */
-static bool cache_names(const char *path, struct names *names) {
-  const char *snapshots = strstr(path, "/snapshots/"), *repository = NULL;
-  if (!snapshots || strchr(snapshots + strlen("/snapshots/"), '/')) return false;
-  for (const char *at = path; (at = strstr(at, "models--")) && at < snapshots; at++)
-    repository = at;
-  if (!repository || (repository > path && repository[-1] != '/')) return false;
-  size_t used = 0;
-  for (const char *at = repository + strlen("models--");
-       at < snapshots && used + 1 < sizeof names->model; at++) {
-    bool separator = at[0] == '-' && at + 1 < snapshots && at[1] == '-';
-    names->model[used++] = separator ? '/' : *at;
-    at += separator;
-  }
-  names->model[used] = 0;
-  snprintf(names->revision, sizeof names->revision, "%s", snapshots + strlen("/snapshots/"));
-  return true;
-}
-
-static void find_names(const struct model_options *options, bool directory, struct names *names) {
-  memset(names, 0, sizeof *names);
-  char *whole = realpath(options->paths[0], NULL);
-  const char *path = whole ? whole : options->paths[0];
-  if (!directory || !cache_names(path, names)) base_name(path, names->model, sizeof names->model);
-  if (directory) json_config_quantization(path, names->quantization, sizeof names->quantization);
-  if (options->name) snprintf(names->model, sizeof names->model, "%s", options->name);
-  free(whole);
-}
-
 /* --- opening --- */
 
-static enum sprout_status cannot_open(const char *path, struct sprout_error *error) {
-  return sprout_error_set(error, SPROUT_BAD_MODEL, errno,
-                          "Name a directory with *.safetensors files, or such files.",
-                          "cannot open %s: %s", path, strerror(errno));
+static const char *base_name(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+/* A directory, or that of a file, resolved; NULL when it cannot be. Free it. */
+static char *resolve_directory(const char *path, bool directory) {
+  if (directory) return realpath(path, NULL);
+  size_t length = (size_t)(base_name(path) - path);
+  char *parent = length == 0 ? strdup(".") : strndup(path, length);
+  char *resolved = parent ? realpath(parent, NULL) : NULL;
+  free(parent);
+  return resolved;
+}
+
+static void find_names(const struct model_options *options, bool directory,
+                       struct model_names *names) {
+  char *resolved = resolve_directory(options->paths[0], directory);
+  model_names_of(options->paths[0], resolved ? resolved : "", directory, names);
+  free(resolved);
+}
+
+static int compare_base_names(const void *a, const void *b) {
+  return strcmp(base_name(*(const char *const *)a), base_name(*(const char *const *)b));
+}
+
+static SPROUT_MUST_CHECK enum sprout_status add_single(struct model_draft *draft, const char *path,
+                                                       enum model_memory memory,
+                                                       struct sprout_error *error) {
+  struct stat info;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return model_io_error(error, errno, "open", path);
+  bool known = fstat(fd, &info) == 0;
+  if (known && S_ISREG(info.st_mode))
+    return model_add_file(draft, fd, base_name(path), path, memory, error);
+  close(fd);
+  if (known && S_ISDIR(info.st_mode))
+    return sprout_error_set(error, SPROUT_INVALID, 0, "Name one directory, or any number of files.",
+                            "%s is a directory beside other paths", path);
+  return sprout_error_set(error, SPROUT_BAD_MODEL, 0, "Name one directory, or regular files.",
+                          "%s is not a regular file", path);
 }
 
 static SPROUT_MUST_CHECK enum sprout_status add_files(struct model_draft *draft,
                                                       const struct model_options *options,
                                                       struct sprout_error *error) {
-  for (size_t i = 0; i < options->path_count; i++) {
-    char name[NAME_MAX + 1];
-    struct stat info;
-    base_name(options->paths[i], name, sizeof name);
-    int fd = open(options->paths[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return cannot_open(options->paths[i], error);
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-      close(fd);
-      return sprout_error_set(error, SPROUT_BAD_MODEL, 0, "Name one directory, or regular files.",
-                              "%s is not a regular file", options->paths[i]);
-    }
-    enum sprout_status status =
-        model_add_file(draft, fd, name, options->paths[i], options->memory, error);
-    if (status != SPROUT_OK) return status;
-  }
-  return SPROUT_OK;
+  const char **paths = calloc(options->path_count, sizeof *paths);
+  if (!paths) return sprout_error_set(error, SPROUT_NO_MEMORY, 0, NULL, "no memory for the paths");
+  memcpy(paths, options->paths, options->path_count * sizeof *paths);
+  qsort(paths, options->path_count, sizeof *paths, compare_base_names);
+  enum sprout_status status = SPROUT_OK;
+  for (size_t i = 0; i < options->path_count && status == SPROUT_OK; i++)
+    status = add_single(draft, paths[i], options->memory, error);
+  free(paths);
+  return status;
 }
 
 static SPROUT_MUST_CHECK enum sprout_status add_paths(struct model_draft *draft,
@@ -240,8 +237,9 @@ static SPROUT_MUST_CHECK enum sprout_status add_paths(struct model_draft *draft,
   return status;
 }
 
-enum sprout_status model_open(const struct model_options *options, struct model **model_out,
-                              struct sprout_error *error) {
+static SPROUT_MUST_CHECK enum sprout_status open_model(const struct model_options *options,
+                                                       struct model **model_out,
+                                                       struct sprout_error *error) {
   struct model_draft draft;
   if (model_draft_init(&draft) != SPROUT_OK) {
     return sprout_error_set(error, SPROUT_NO_MEMORY, 0, NULL, "no memory to lay out a model");
@@ -252,15 +250,23 @@ enum sprout_status model_open(const struct model_options *options, struct model 
     model_draft_destroy(&draft);
     return status;
   }
-  struct names names;
+  struct model_names names;
   find_names(options, directory, &names);
-  struct manifest_identity identity = {.model = names.model,
+  struct manifest_identity identity = {.model = options->name ? options->name : names.model,
                                        .revision = names.revision,
                                        .dtype = model_draft_dtype(&draft),
-                                       .quantization = names.quantization,
+                                       .quantization = draft.quantization,
                                        .engine = "",
                                        .layout = "",
                                        .role = "main",
                                        .rank = options->rank ? options->rank : ""};
   return model_draft_finish(&draft, &identity, options, model_out, error);
+}
+
+enum sprout_status model_open(const struct model_options *options, struct model **model_out,
+                              struct sprout_error *error) {
+  struct sprout_error local = {0}; /* its status is looked at on the way */
+  enum sprout_status status = open_model(options, model_out, &local);
+  if (status != SPROUT_OK && error) *error = local;
+  return status;
 }

@@ -17,11 +17,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Deeper than any model; ends loops of links. */
+/* Deeper and wider than any model. Links can make paths without end from few directories. */
 #define DEPTH_MAX 32u
+#define DIRECTORIES_MAX 65536u
 
 struct scan {
   int root;
+  uint32_t directories;
+  struct stat visiting[DEPTH_MAX]; /* the directory being listed and those above it */
+
   const char *root_path;
   char real_root[PATH_MAX];
   char blobs[PATH_MAX]; /* where links of a Hugging Face snapshot lead; "" when it is none */
@@ -37,6 +41,7 @@ static enum sprout_status out_of_memory(struct scan *scan) {
 
 static bool is_below(const char *path, const char *directory) {
   size_t length = strlen(directory);
+  if (length == 1) return true; /* "/" */
   return length > 0 && strncmp(path, directory, length) == 0 &&
          (path[length] == '/' || path[length] == 0);
 }
@@ -53,7 +58,7 @@ static bool left_out(const char *name) {
 }
 
 /* A link may lead to something inside the directory, or into the cache's blobs. */
-static bool link_allowed(struct scan *scan, const char *relative) {
+static bool link_allowed(struct scan *scan, const char *relative, bool *into_blobs_out) {
   char path[PATH_MAX], real[PATH_MAX];
   if ((size_t)snprintf(path, sizeof path, "%s/%s", scan->real_root, relative) >= sizeof path ||
       !realpath(path, real)) {
@@ -61,7 +66,8 @@ static bool link_allowed(struct scan *scan, const char *relative) {
               relative);
     return false;
   }
-  if (is_below(real, scan->real_root) || is_below(real, scan->blobs)) return true;
+  *into_blobs_out = is_below(real, scan->blobs);
+  if (is_below(real, scan->real_root) || *into_blobs_out) return true;
   log_write(LOG_WARNING, "seed", "%s/%s is a link that leaves the directory: skipped",
             scan->root_path, relative);
   return false;
@@ -88,18 +94,33 @@ static SPROUT_MUST_CHECK enum sprout_status remember(struct scan *scan, const ch
 static SPROUT_MUST_CHECK enum sprout_status scan_directory(struct scan *scan, int fd,
                                                            const char *prefix, unsigned depth);
 
-static SPROUT_MUST_CHECK enum sprout_status
-scan_subdirectory(struct scan *scan, const char *relative, unsigned depth) {
-  if (depth == DEPTH_MAX) {
-    log_write(LOG_WARNING, "seed", "%s/%s is deeper than %u levels: skipped", scan->root_path,
-              relative, DEPTH_MAX);
+static enum sprout_status cannot(struct scan *scan, const char *verb, const char *relative) {
+  char path[PATH_MAX];
+  int code = errno;
+  snprintf(path, sizeof path, "%s%s%s", scan->root_path, relative[0] ? "/" : "", relative);
+  return model_io_error(scan->error, code, verb, path);
+}
+
+static SPROUT_MUST_CHECK enum sprout_status scan_subdirectory(struct scan *scan,
+                                                              const char *relative,
+                                                              const struct stat *info,
+                                                              unsigned depth) {
+  /* A link to a directory that is being listed would never end. */
+  for (unsigned i = 0; i <= depth; i++) {
+    if (scan->visiting[i].st_dev != info->st_dev || scan->visiting[i].st_ino != info->st_ino)
+      continue;
+    log_write(LOG_WARNING, "seed", "%s/%s is a link that leads back to where it is: skipped",
+              scan->root_path, relative);
     return SPROUT_OK;
   }
-  int fd = openat(scan->root, relative, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) {
-    return sprout_error_set(scan->error, SPROUT_BAD_MODEL, errno, "Check its permissions.",
-                            "cannot list %s/%s: %s", scan->root_path, relative, strerror(errno));
+  if (depth + 1 == DEPTH_MAX || ++scan->directories == DIRECTORIES_MAX) {
+    return sprout_error_set(scan->error, SPROUT_LIMIT, 0, "Name the directory of one model.",
+                            "%s/%s is nested more than %u deep, or one of more than %u directories",
+                            scan->root_path, relative, DEPTH_MAX, DIRECTORIES_MAX);
   }
+  scan->visiting[depth + 1] = *info;
+  int fd = openat(scan->root, relative, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return cannot(scan, "list", relative);
   return scan_directory(scan, fd, relative, depth + 1);
 }
 
@@ -111,17 +132,21 @@ static SPROUT_MUST_CHECK enum sprout_status scan_entry(struct scan *scan, const 
   if ((size_t)snprintf(relative, sizeof relative, "%s%s%s", prefix, prefix[0] ? "/" : "", name) >=
           sizeof relative ||
       !manifest_path_ok(relative)) {
-    log_write(LOG_WARNING, "seed", "%s has a file whose name cannot be served: skipped",
-              scan->root_path);
-    return SPROUT_OK;
+    char quoted[MANIFEST_QUOTE_BYTES];
+    return sprout_error_set(scan->error, SPROUT_BAD_MODEL, 0, "Rename it or move it elsewhere.",
+                            "the name of \"%s\" in %s is too long, not UTF-8, or has control "
+                            "characters",
+                            manifest_quote(name, quoted), scan->root_path);
   }
   if (fstatat(scan->root, relative, &info, AT_SYMLINK_NOFOLLOW) != 0)
-    return SPROUT_OK; /* gone meanwhile */
+    return errno == ENOENT ? SPROUT_OK /* gone meanwhile */ : cannot(scan, "look at", relative);
   if (S_ISLNK(info.st_mode)) {
-    if (!link_allowed(scan, relative) || fstatat(scan->root, relative, &info, 0) != 0)
+    bool into_blobs;
+    if (!link_allowed(scan, relative, &into_blobs) || fstatat(scan->root, relative, &info, 0) != 0)
       return SPROUT_OK;
+    if (into_blobs && S_ISDIR(info.st_mode)) return SPROUT_OK; /* the whole cache */
   }
-  if (S_ISDIR(info.st_mode)) return scan_subdirectory(scan, relative, depth);
+  if (S_ISDIR(info.st_mode)) return scan_subdirectory(scan, relative, &info, depth);
   if (S_ISREG(info.st_mode)) return remember(scan, relative);
   log_write(LOG_WARNING, "seed", "%s/%s is neither file nor directory: skipped", scan->root_path,
             relative);
@@ -136,7 +161,11 @@ static SPROUT_MUST_CHECK enum sprout_status scan_directory(struct scan *scan, in
     return out_of_memory(scan);
   }
   enum sprout_status status = SPROUT_OK;
-  for (struct dirent *entry; status == SPROUT_OK && (entry = readdir(directory));) {
+  while (status == SPROUT_OK) {
+    errno = 0;
+    struct dirent *entry = readdir(directory);
+    if (!entry && errno != 0) status = cannot(scan, "list", prefix);
+    if (!entry) break;
     status = scan_entry(scan, prefix, entry->d_name, depth);
   }
   closedir(directory);
@@ -155,7 +184,7 @@ static void find_roots(struct scan *scan) {
   }
   char up[PATH_MAX];
   if ((size_t)snprintf(up, sizeof up, "%s/../../blobs", scan->real_root) >= sizeof up ||
-      !strstr(scan->real_root, "/snapshots/"))
+      !model_is_snapshot(scan->real_root))
     return;
   if (!realpath(up, scan->blobs)) scan->blobs[0] = 0;
 }
@@ -166,13 +195,7 @@ static SPROUT_MUST_CHECK enum sprout_status add_found(struct scan *scan, struct 
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", scan->root_path, scan->paths[i]);
     int fd = openat(scan->root, scan->paths[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-      bool limit = errno == EMFILE || errno == ENFILE;
-      return sprout_error_set(scan->error, limit ? SPROUT_LIMIT : SPROUT_BAD_MODEL, errno,
-                              limit ? "Raise the limit of open files (ulimit -n)."
-                                    : "Check its permissions.",
-                              "cannot open %s: %s", path, strerror(errno));
-    }
+    if (fd < 0) return model_io_error(scan->error, errno, "open", path);
     enum sprout_status status =
         model_add_file(draft, fd, scan->paths[i], path, memory, scan->error);
     if (status != SPROUT_OK) return status;
@@ -194,7 +217,13 @@ enum sprout_status model_add_directory(struct model_draft *draft, int fd, const 
   scan->root_path = path;
   scan->error = error;
   find_roots(scan);
-  enum sprout_status status = scan_directory(scan, copy, "", 0);
+  enum sprout_status status = SPROUT_OK;
+  if (fstat(fd, &scan->visiting[0]) != 0) {
+    close(copy);
+    status = cannot(scan, "look at", "");
+  } else {
+    status = scan_directory(scan, copy, "", 0);
+  }
   if (status == SPROUT_OK && scan->count == 0) {
     status =
         sprout_error_set(error, SPROUT_BAD_MODEL, 0, "Name a directory with *.safetensors files.",

@@ -20,7 +20,12 @@ struct model_draft {
   char **dtypes;         /* of the tensors so far, for the identity: most bytes win */
   uint64_t *dtype_bytes;
   uint32_t dtype_count;
+  char quantization[64]; /* that config.json or a header's metadata names */
 };
+
+/* "cannot VERB PATH: ..." with the status and the hint that fit errno `code`. */
+enum sprout_status model_io_error(struct sprout_error *error, int code, const char *verb,
+                                  const char *path);
 
 SPROUT_MUST_CHECK enum sprout_status model_draft_init(struct model_draft *draft);
 /* Frees everything, closes and unmaps regions. */
@@ -52,5 +57,18 @@ SPROUT_MUST_CHECK enum sprout_status model_add_file(struct model_draft *draft, i
 SPROUT_MUST_CHECK enum sprout_status model_add_directory(struct model_draft *draft, int fd,
                                                          const char *path, enum model_memory memory,
                                                          struct sprout_error *error);
+
+/* What a path tells. `directory` is resolved: the model's, or that of its first file. Texts are cut
+ * to the room. */
+#define MODEL_NAME_BYTES 512
+struct model_names {
+  char model[MODEL_NAME_BYTES];
+  char revision[MODEL_NAME_BYTES];
+};
+void model_names_of(const char *path, const char *directory, bool is_directory,
+                    struct model_names *names_out);
+/* Whether `directory` is ".../snapshots/NAME", as in a Hugging Face cache. */
+bool model_is_snapshot(const char *directory);
+
 void region_close(struct region *region);
 #endif

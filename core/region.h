@@ -19,14 +19,20 @@ struct region {
   bool mapped;        /* unmap and close on destruction */
 };
 
-/* Where an object lies. */
+/* Where an object lies; {0, 0} for an empty one. */
 struct placement {
   uint32_t region;
   uint64_t offset;
 };
 
-/* A model that a seed serves: manifest plus where its bytes are in this process. Immutable after
- * creation. */
+/*
+ * A model that a seed serves: manifest plus where its bytes are in this process. Immutable after
+ * creation.
+ *
+ * Another process may cut off a mapped file: touching the mapping behind the cut is SIGBUS, while
+ * pread and sendfile on the region's descriptor end early or fail. So read through the descriptor
+ * where there is one.
+ */
 struct model {
   struct manifest *manifest;
   struct region *regions;
@@ -48,25 +54,37 @@ struct model_options {
   size_t path_count;
   const char *name;  /* NULL: base name of the first path ("snapshots/<hash>" of a Hugging Face
                         cache: the repo name) */
-  const char *rank;  /* "" */
-  const char *label; /* "" */
+  const char *rank;  /* NULL: "" */
+  const char *label; /* NULL: "" */
   enum model_memory memory;
 };
 
 /*
  * Opens and lays out a directory (recursively: every regular file; *.safetensors become header +
- * tensors, any other file one blob) or single files. Symbolic links are followed when they stay
- * inside the directory or lead into ../../blobs/ of a Hugging Face cache; others are skipped with a
- * warning. ".git", ".cache", ".sprout" and "*.lock" are left out. A directory without any regular
- * file, or a broken safetensors file, is refused. Blocks (reads headers, or whole files for HOST).
+ * tensors, any other file one blob) or single files, which are laid out under their base names.
+ * Files are ordered by the bytes of their paths, so that equal directories have equal layouts.
+ *
+ * Symbolic links are followed when they stay inside the directory or lead to a file in ../../blobs/
+ * of a Hugging Face cache; others, and what is neither file nor directory, are skipped with a
+ * warning. ".git", ".cache", ".sprout" and "*.lock" are left out at every level. The epoch is
+ * random, the generation 1.
+ *
+ * SPROUT_BAD_MODEL: a missing path, a directory without any regular file, a broken safetensors
+ * file, a name that is no text, a file that changed its length meanwhile. SPROUT_IO: an unreadable
+ * file. SPROUT_NO_MEMORY: HOST, and the model is larger than the available memory. SPROUT_LIMIT:
+ * not enough descriptors (one per file that is not empty for FILE), too many files. SPROUT_INVALID:
+ * a directory beside other paths, a bad label. Blocks (reads headers, or whole files for HOST).
  */
 SPROUT_MUST_CHECK enum sprout_status model_open(const struct model_options *options,
                                                 struct model **model_out,
                                                 struct sprout_error *error);
 
-/* Lays out tensors in the caller's memory (borrowed, not copied). Overlaps, duplicates and aliases
- * are accepted: a tensor with the same span as an earlier one becomes its alias; neighbours share a
- * region. */
+/*
+ * Lays out tensors in the caller's memory (borrowed, not copied), ordered by name whatever their
+ * order here. Overlaps, duplicates and aliases are accepted: of tensors with the same span, all but
+ * the first by name are its aliases; neighbours share a region. Of the options only name, rank and
+ * label are read. SPROUT_INVALID names the tensor and the reason.
+ */
 SPROUT_MUST_CHECK enum sprout_status model_from_tensors(const struct sprout_tensor *tensors,
                                                         size_t count, bool immutable,
                                                         const struct model_options *options,
