@@ -36,6 +36,7 @@ curl             | cmd curl
 iperf3           | cmd iperf3
 iproute2         | cmd ip
 mount            | cmd mount
+groff-base       | cmd groff
 '
 demo_packages='
 python3-venv     | python ensurepip

@@ -40,6 +40,9 @@ THIRD_PARTY = (
     (r"cmocka|seccomp", ()),
 )
 
+# Folders that hold no sources, for a tree without git.
+GENERATED = {".git", ".venv", "build", "__pycache__", ".pytest_cache"}
+
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 600
 TEST_FILE_LINES_MAX = 1000
@@ -86,17 +89,18 @@ class Tree:
     def __init__(self, root):
         self.root = pathlib.Path(root)
         self._texts = {}
-        listed = subprocess.run(
-            ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            capture_output=True,
-            check=False,
-        )
-        if listed.returncode == 0:
-            names = listed.stdout.decode().split("\0")
-        else:
-            names = [str(path.relative_to(root)) for path in self.root.rglob("*")]
-            names = [name for name in names if not name.startswith(("build/", ".venv/"))]
+        names = self._names_from_git()
+        if names is None:
+            paths = (path.relative_to(root) for path in self.root.rglob("*"))
+            names = [str(path) for path in paths if not GENERATED.intersection(path.parts)]
         self.files = sorted({name for name in names if name and (self.root / name).is_file()})
+
+    def _names_from_git(self):
+        if shutil.which("git") is None:
+            return None
+        command = ["git", "-C", str(self.root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, capture_output=True, check=False)
+        return listed.stdout.decode().split("\0") if listed.returncode == 0 else None
 
     def text(self, name):
         if name not in self._texts:
