@@ -25,8 +25,8 @@ SPROUT_MUST_CHECK enum sprout_status digester_create(struct reactor *reactor,
                                                      const struct model *model, uint64_t rate,
                                                      struct digester **digester_out);
 void digester_start(struct digester *digester);
-/* Ends background work; `stopped` (may be NULL) is called when no job is running any more; then
- * destroy. */
+/* Starts no job any more; `stopped` (may be NULL) is called when none is running, then destroy.
+ * Waits that are not answered by then are cancelled by their owners before destroy. */
 void digester_stop(struct digester *digester, void (*stopped)(void *context), void *context);
 void digester_destroy(struct digester *digester);
 

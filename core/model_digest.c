@@ -28,7 +28,8 @@ int model_digest_chunk(const struct model *model, uint64_t chunk, unsigned char 
   const struct placement *placement = &model->placements[at.object];
   const struct region *region = &model->regions[placement->region];
   uint64_t offset = placement->offset + at.offset;
-  if (region->fd >= 0) return digest_file_chunk(region, offset, at.length_bytes, piece, digest_out);
+  if (region->memory == SPROUT_MEMORY_FILE)
+    return digest_file_chunk(region, offset, at.length_bytes, piece, digest_out);
   *digest_out = digest_of(region->base + offset, at.length_bytes);
   return 0;
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* The size at which the usual writers of sharded checkpoints begin a new file. */
@@ -27,6 +28,9 @@ struct writer {
   void *context;
   uint64_t done_bytes;
   uint64_t *block; /* BLOCK_BYTES */
+  bool made_directory;
+  char (*written)[64]; /* names of whole files, to take back what a failure left */
+  size_t written_count;
   struct sprout_error *error;
 };
 
@@ -151,8 +155,19 @@ write_file(struct writer *writer, const char *name, const struct shard *shard, c
   if (status == SPROUT_OK && renameat(writer->directory, temporary, writer->directory, name) != 0) {
     status = io_error(writer, name);
   }
-  if (status != SPROUT_OK) unlinkat(writer->directory, temporary, 0);
-  return status;
+  if (status != SPROUT_OK) {
+    unlinkat(writer->directory, temporary, 0);
+    return status;
+  }
+  snprintf(writer->written[writer->written_count++], sizeof writer->written[0], "%s", name);
+  return SPROUT_OK;
+}
+
+/* A model that is not whole is of no use, and where the disk is full it is in the way. */
+static void take_back(struct writer *writer) {
+  for (size_t i = 0; i < writer->written_count; i++)
+    unlinkat(writer->directory, writer->written[i], 0);
+  if (writer->made_directory) rmdir(writer->directory_name);
 }
 
 /* Cuts the tensors into files; returns how many. Called with shards NULL it only counts. */
@@ -223,7 +238,24 @@ static const char tokenizer_text[] = "{\n  \"version\": \"1.0\",\n  \"model\": {
 static const char generation_text[] =
     "{\n  \"do_sample\": true,\n  \"temperature\": 0.6,\n  \"top_p\": 0.9\n}\n";
 
+/* Better now than after minutes. */
+static SPROUT_MUST_CHECK enum sprout_status check_space(struct writer *writer) {
+  struct statvfs system;
+  if (fstatvfs(writer->directory, &system) != 0) return SPROUT_OK; /* writing will tell */
+  uint64_t available;
+  if (__builtin_mul_overflow((uint64_t)system.f_bavail, (uint64_t)system.f_frsize, &available) ||
+      available >= writer->layout->total_bytes)
+    return SPROUT_OK;
+  return sprout_error_set(
+      writer->error, SPROUT_NO_SPACE, ENOSPC, "Free some space, or name another directory.",
+      "%s has room for %" PRIu64 " MB, the model needs %" PRIu64 " MB", writer->directory_name,
+      available / 1000000, writer->layout->total_bytes / 1000000);
+}
+
 static SPROUT_MUST_CHECK enum sprout_status write_model(struct writer *writer) {
+  writer->written = calloc(cut_shards(writer->layout, NULL) + 4, sizeof *writer->written);
+  if (!writer->written)
+    return sprout_error_set(writer->error, SPROUT_NO_MEMORY, 0, NULL, "no memory for file names");
   enum sprout_status status = write_file(writer, "config.json", NULL, writer->layout->config);
   if (status == SPROUT_OK) status = write_file(writer, "tokenizer.json", NULL, tokenizer_text);
   if (status == SPROUT_OK)
@@ -247,7 +279,8 @@ static bool directory_empty(int fd) {
 }
 
 static SPROUT_MUST_CHECK enum sprout_status open_directory(struct writer *writer) {
-  if (mkdir(writer->directory_name, 0755) != 0 && errno != EEXIST) {
+  writer->made_directory = mkdir(writer->directory_name, 0755) == 0;
+  if (!writer->made_directory && errno != EEXIST) {
     return sprout_error_set(writer->error, SPROUT_IO, errno, "Create its parent directory first.",
                             "cannot create %s: %s", writer->directory_name, strerror(errno));
   }
@@ -282,9 +315,14 @@ enum sprout_status synth_write(const char *spec, const char *directory, uint64_t
   } else {
     status = open_directory(&writer);
   }
-  if (status == SPROUT_OK) status = write_model(&writer);
+  if (status == SPROUT_OK) {
+    status = check_space(&writer);
+    if (status == SPROUT_OK) status = write_model(&writer);
+    if (status != SPROUT_OK) take_back(&writer);
+  }
   if (writer.directory >= 0) close(writer.directory);
   free(writer.block);
+  free(writer.written);
   synth_layout_destroy(&layout);
   return status;
 }

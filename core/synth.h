@@ -19,8 +19,8 @@ typedef void synth_progress_fn(void *context, uint64_t done_bytes, uint64_t tota
 
 /*
  * Writes the model into `directory`, which must be absent or empty. Files get their final names
- * when they are whole. SPROUT_INVALID: unknown spec (the hint lists the known ones); SPROUT_EXISTS,
- * SPROUT_NO_SPACE, SPROUT_IO. `progress` may be NULL.
+ * when they are whole; after a failure none of them is left. SPROUT_INVALID: unknown spec (the hint
+ * lists the known ones); SPROUT_EXISTS, SPROUT_NO_SPACE, SPROUT_IO. `progress` may be NULL.
  */
 SPROUT_MUST_CHECK enum sprout_status synth_write(const char *spec, const char *directory,
                                                  uint64_t seed, synth_progress_fn *progress,

@@ -14,23 +14,24 @@ struct architecture {
   const char *class_name; /* "architectures" of config.json */
   const char *model_type;
   uint32_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary;
-  bool tied_embeddings; /* no lm_head.weight */
+  bool tied_embeddings;
   bool qkv_bias;
   bool qk_norm;
+  bool saves_head; /* lm_head.weight is in the files although it is tied */
 };
 
 static const struct architecture decoders[] = {
-    {"tiny", "LlamaForCausalLM", "llama", 64, 192, 4, 4, 2, 16, 1000, false, false, false},
+    {"tiny", "LlamaForCausalLM", "llama", 64, 192, 4, 4, 2, 16, 1000, false, false, false, false},
     {"smollm2-135m", "LlamaForCausalLM", "llama", 576, 1536, 30, 9, 3, 64, 49152, true, false,
-     false},
+     false, false},
     {"qwen2.5-0.5b", "Qwen2ForCausalLM", "qwen2", 896, 4864, 24, 14, 2, 64, 151936, true, true,
-     false},
+     false, false},
     {"qwen3-0.6b", "Qwen3ForCausalLM", "qwen3", 1024, 3072, 28, 16, 8, 128, 151936, true, false,
-     true},
+     true, true},
     {"llama-3.2-1b", "LlamaForCausalLM", "llama", 2048, 8192, 16, 32, 8, 64, 128256, true, false,
-     false},
+     false, false},
     {"llama-3.1-8b", "LlamaForCausalLM", "llama", 4096, 14336, 32, 32, 8, 128, 128256, false, false,
-     false},
+     false, false},
 };
 
 #define BERT_NAME "all-minilm-l6-v2"
@@ -127,8 +128,9 @@ static SPROUT_MUST_CHECK enum sprout_status write_config(struct synth_layout *la
 
 static SPROUT_MUST_CHECK enum sprout_status add_decoder(struct synth_layout *layout,
                                                         const struct architecture *a) {
-  const struct part first[] = {{"lm_head.weight", a->vocabulary, a->hidden, !a->tied_embeddings},
-                               {"model.embed_tokens.weight", a->vocabulary, a->hidden, true}};
+  const struct part first[] = {
+      {"lm_head.weight", a->vocabulary, a->hidden, !a->tied_embeddings || a->saves_head},
+      {"model.embed_tokens.weight", a->vocabulary, a->hidden, true}};
   const struct part last[] = {{"model.norm.weight", a->hidden, 0, true}};
   enum sprout_status status = add_parts(layout, "", "BF16", BF16_BYTES, first, 2);
   for (uint32_t i = 0; i < a->layers && status == SPROUT_OK; i++)
@@ -139,8 +141,8 @@ static SPROUT_MUST_CHECK enum sprout_status add_decoder(struct synth_layout *lay
 
 /* all-MiniLM-L6-v2: a six-layer BERT encoder in F32. */
 static SPROUT_MUST_CHECK enum sprout_status add_bert(struct synth_layout *layout) {
-  const struct architecture a = {BERT_NAME, "BertModel", "bert", 384,  1536,  6,    12,
-                                 12,        32,          30522,  true, false, false};
+  const struct architecture a = {BERT_NAME, "BertModel", "bert", 384,  1536,  6,     12,
+                                 12,        32,          30522,  true, false, false, false};
   const struct part ends[] = {{"embeddings.LayerNorm.bias", 384, 0, true},
                               {"embeddings.LayerNorm.weight", 384, 0, true},
                               {"embeddings.position_embeddings.weight", 512, 384, true},
@@ -165,6 +167,7 @@ static SPROUT_MUST_CHECK enum sprout_status add_bert(struct synth_layout *layout
                                {"output.dense.bias", 384, 0, true},
                                {"output.dense.weight", 384, 1536, true}};
   enum sprout_status status = add_parts(layout, "", "F32", 4, ends, sizeof ends / sizeof ends[0]);
+  if (status == SPROUT_OK) status = add(layout, "embeddings.position_ids", "I64", 8, 1, 512);
   for (uint32_t i = 0; i < a.layers && status == SPROUT_OK; i++) {
     char prefix[48];
     snprintf(prefix, sizeof prefix, "encoder.layer.%u.", i);

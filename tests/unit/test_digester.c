@@ -174,6 +174,75 @@ static void a_truncated_file_fails_its_waits_and_nothing_else(void **state) {
   close(fd);
 }
 
+/* More chunks than one job takes; ties and empty tensors are nobody's chunk. */
+static void many_small_chunks_are_all_found(void **state) {
+  (void)state;
+  enum { TENSORS = 5000, BYTES = 64 };
+  model_destroy(world.model);
+  struct sprout_tensor *tensors = calloc(TENSORS, sizeof *tensors);
+  char(*names)[16] = calloc(TENSORS, sizeof *names);
+  assert_true(tensors && names);
+  for (size_t i = 0; i < TENSORS; i++) {
+    snprintf(names[i], sizeof names[i], "%06zu", i);
+    tensors[i] = (struct sprout_tensor){.name = names[i],
+                                        .dtype = "U8",
+                                        .rank = 1,
+                                        .shape = {i % 3 == 1 ? 0 : BYTES},
+                                        .address = world.large + (i - i % 3) * BYTES,
+                                        .length_bytes = i % 3 == 1 ? 0 : BYTES};
+  }
+  struct model_options options = {.name = "m"};
+  struct sprout_error error;
+  assert_int_equal(model_from_tensors(tensors, TENSORS, true, &options, &world.model, &error),
+                   SPROUT_OK);
+  make_digester(0);
+  digester_start(world.digester);
+  while (digester_undigested_bytes(world.digester) > 0) reactor_tick(world.reactor, UINT64_MAX);
+  const uint64_t chunks = world.model->manifest->chunk_count;
+  assert_int_equal(chunks, (TENSORS + 2) / 3);
+  for (uint64_t i = 0; i < chunks; i++) assert_digest(i, world.large + 3 * i * BYTES, BYTES);
+  free(tensors);
+  free(names);
+}
+
+/* Copies are digested through their mapping, and give what the file gave. */
+static void a_copy_has_the_digests_of_its_file(void **state) {
+  (void)state;
+  model_destroy(world.model);
+  snprintf(world.file, sizeof world.file, "/tmp/sprout-digester-XXXXXX");
+  int fd = mkstemp(world.file);
+  assert_true(fd >= 0);
+  assert_int_equal(write(fd, world.large, LARGE_BYTES), LARGE_BYTES);
+  close(fd);
+  struct sprout_error error;
+  const char *path = world.file;
+  struct model_options options = {.paths = &path, .path_count = 1, .memory = MODEL_MEMORY_HOST};
+  assert_int_equal(model_open(&options, &world.model, &error), SPROUT_OK);
+  assert_int_equal(truncate(world.file, 0), 0); /* nobody misses it */
+  make_digester(0);
+  digester_start(world.digester);
+  while (digester_undigested_bytes(world.digester) > 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_digest(1, world.large + SPROUT_CHUNK_BYTES, SPROUT_CHUNK_BYTES);
+  assert_digest(2, world.large + 2 * SPROUT_CHUNK_BYTES, LARGE_BYTES - 2 * SPROUT_CHUNK_BYTES);
+}
+
+/* Stopped while a job runs and a wait hangs: the job ends, no other begins, the wait is cancelled.
+ */
+static void a_stop_waits_for_the_running_job_only(void **state) {
+  (void)state;
+  make_digester(1);
+  struct waiter waiter = {.wait = {.first = 0, .count = 4, .done = count_done}};
+  digester_wait(world.digester, &waiter.wait);
+  reactor_tick(world.reactor, 0); /* hands the job to a worker */
+  stopped_flag = false;
+  digester_stop(world.digester, note_stopped, &stopped_flag);
+  assert_false(stopped_flag); /* never from inside the call */
+  while (!stopped_flag) reactor_tick(world.reactor, UINT64_MAX);
+  digester_cancel(world.digester, &waiter.wait);
+  digester_destroy(world.digester);
+  world.digester = NULL;
+}
+
 int main(void) {
 #define ROW(test) cmocka_unit_test_setup_teardown(test, make_world, end_world)
   const struct CMUnitTest tests[] = {
@@ -182,6 +251,9 @@ int main(void) {
       ROW(waits_overlap_and_known_ones_are_answered_too),
       ROW(a_cancelled_wait_is_not_answered),
       ROW(a_truncated_file_fails_its_waits_and_nothing_else),
+      ROW(many_small_chunks_are_all_found),
+      ROW(a_copy_has_the_digests_of_its_file),
+      ROW(a_stop_waits_for_the_running_job_only),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

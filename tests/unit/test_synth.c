@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "core/region.h"
 #include "core/synth.h"
 #include "core/synth_internal.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -78,11 +81,11 @@ static void true_shapes(void **state) {
     size_t tensors;
     uint64_t bytes;
   } rows[] = {
-      {"all-minilm-l6-v2", 103,
-       90852864}, /* the published file: 103 tensors, 22,713,216 F32 weights */
-      {"llama-3.2-1b", 146, 2471628800},  /* 1,235,814,400 parameters */
-      {"llama-3.1-8b", 291, 16060522496}, /* 8,030,261,248 parameters */
-      {"qwen2.5-0.5b", 290, 988065536},   /* 494,032,768 parameters */
+      {"all-minilm-l6-v2", 104, 90856960}, /* 22,713,216 F32 weights, 512 I64 positions */
+      {"llama-3.2-1b", 146, 2471628800},   /* 1,235,814,400 parameters */
+      {"llama-3.1-8b", 291, 16060522496},  /* 8,030,261,248 parameters */
+      {"qwen2.5-0.5b", 290, 988065536},    /* 494,032,768 parameters */
+      {"qwen3-0.6b", 311, 1503264768},     /* 751,632,384 with the head that is saved twice */
       {"tensors:30000x4KiB", 30000, 30000ull * 4096},
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -140,6 +143,63 @@ static void directory_that_is_not_empty_is_refused(void **state) {
   assert_int_equal(synth_write("tiny", in_scratch("no/parent"), 1, NULL, NULL, &error), SPROUT_IO);
 }
 
+/* The second file does not fit: nothing of the first is left, nor the directory. */
+static void failures_leave_nothing(void **state) {
+  (void)state;
+  struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
+  struct rlimit limit, small;
+  struct sprout_error error = {0};
+  struct stat info;
+  assert_int_equal(sigaction(SIGXFSZ, &ignore, &before), 0);
+  assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+  small = limit;
+  small.rlim_cur = 4096;
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+  enum sprout_status made = synth_write("tiny", in_scratch("new"), 1, NULL, NULL, &error);
+  assert_int_equal(mkdir(in_scratch("old"), 0755), 0);
+  enum sprout_status kept = synth_write("tiny", in_scratch("old"), 1, NULL, NULL, &error);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  assert_int_equal(sigaction(SIGXFSZ, &before, NULL), 0);
+  assert_int_equal(made, SPROUT_NO_SPACE);
+  assert_int_equal(kept, SPROUT_NO_SPACE);
+  assert_int_not_equal(stat(in_scratch("new"), &info), 0);
+  assert_int_equal(rmdir(in_scratch("old")), 0); /* empty, as it was */
+}
+
+static void too_large_a_model_is_refused_at_once(void **state) {
+  (void)state;
+  struct sprout_error error = {0};
+  struct stat info;
+  assert_int_equal(synth_write("tensors:1000x1TB", in_scratch("huge"), 1, NULL, NULL, &error),
+                   SPROUT_NO_SPACE);
+  assert_non_null(strstr(error.message, "the model needs 1000000000 MB"));
+  assert_int_not_equal(stat(in_scratch("huge"), &info), 0);
+}
+
+/* What is written is what a seed takes, with the shapes that were asked for. */
+static void models_can_be_opened(void **state) {
+  (void)state;
+  static const char *const specs[] = {"tiny", "tensors:3x4", "tensors:2x0"};
+  for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
+    char path[128];
+    const char *const paths[] = {path};
+    const struct model_options options = {.paths = paths, .path_count = 1};
+    struct sprout_error error = {0};
+    struct model *model;
+    snprintf(path, sizeof path, "%s/%zu", scratch, i);
+    assert_int_equal(synth_write(specs[i], path, 1, NULL, NULL, &error), SPROUT_OK);
+    if (model_open(&options, &model, &error) != SPROUT_OK) fail_msg("%s", error.message);
+    if (i == 0) {
+      uint32_t object = manifest_find_object(model->manifest, "model.layers.3.mlp.up_proj.weight");
+      assert_int_not_equal(object, MANIFEST_NONE);
+      assert_int_equal(model->manifest->objects[object].shape[0], 192);
+      assert_int_equal(model->manifest->objects[object].shape[1], 64);
+      assert_string_equal(model->manifest->identity.dtype, "BF16");
+    }
+    model_destroy(model);
+  }
+}
+
 static void note_progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
   uint64_t *last = context;
   assert_true(done_bytes > *last && done_bytes <= total_bytes);
@@ -163,6 +223,10 @@ int main(void) {
       cmocka_unit_test_setup_teardown(unknown_specs_are_refused, make_scratch, remove_scratch),
       cmocka_unit_test_setup_teardown(directory_that_is_not_empty_is_refused, make_scratch,
                                       remove_scratch),
+      cmocka_unit_test_setup_teardown(failures_leave_nothing, make_scratch, remove_scratch),
+      cmocka_unit_test_setup_teardown(too_large_a_model_is_refused_at_once, make_scratch,
+                                      remove_scratch),
+      cmocka_unit_test_setup_teardown(models_can_be_opened, make_scratch, remove_scratch),
       cmocka_unit_test_setup_teardown(progress_reaches_the_end, make_scratch, remove_scratch),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
