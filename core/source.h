@@ -88,7 +88,7 @@ struct source_listener {
    * call. */
   void (*digests)(struct source *source, uint64_t first, uint64_t count,
                   const struct digest *values, const bool *known);
-  /* The source cannot go on. Close it. */
+  /* The source cannot go on. Close it. The text does not name the source: the listener does. */
   void (*failed)(struct source *source, const struct sprout_error *error);
   void (*closed)(struct source *source);
 };

@@ -91,7 +91,7 @@ static void copy_host(struct span host, char host_out[ADDRESS_HOST_BYTES]) {
 static enum sprout_status refuse_scheme(const char *text, struct sprout_error *error) {
   size_t length = strcspn(text, ":/?#@ ");
   if (strncasecmp(text, "https://", 8) == 0)
-    return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
+    return sprout_error_set(error, SPROUT_INVALID, 0,
                             "Use http:// inside a trusted network, or put a TLS proxy in front.",
                             "https is not built into this version");
   if (strncmp(text + length, "://", 3) == 0)

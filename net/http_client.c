@@ -25,8 +25,9 @@ static void stop_operations(struct http_client *client, enum client_state next) 
 void http_client_fail(struct http_client *client, enum sprout_status status, int native,
                       const char *what) {
   if (client->state == CLIENT_FAILED || client->state == CLIENT_CLOSING) return;
-  sprout_error_set(&client->error, status, native, NULL, "%s: %s%s%s", client->options.name, what,
-                   native ? ": " : "", native ? strerror(native) : "");
+  const char *name = client->options.name;
+  sprout_error_set(&client->error, status, native, NULL, "%s%s%s%s%s", name ? name : "",
+                   name ? ": " : "", what, native ? ": " : "", native ? strerror(native) : "");
   stop_operations(client, CLIENT_FAILED);
 }
 

@@ -55,7 +55,7 @@ struct http_call {
 
 struct http_client_options {
   struct address address;
-  const char *name;     /* of the peer, for messages; borrowed */
+  const char *name;     /* of the peer, for messages; borrowed. NULL: the caller names it */
   uint32_t input_bytes; /* buffer in which heads arrive: small for data, larger for documents */
 };
 

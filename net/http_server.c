@@ -33,8 +33,8 @@ static enum sprout_status fail_bind(const struct address *address, int fd,
   if (code == EADDRNOTAVAIL) hint = "Listen on an address that this machine has.";
   if (code == EACCES) hint = "Choose a port above 1023.";
   if (fd >= 0) (void)close(fd);
-  return sprout_error_set(error, code == EMFILE || code == ENFILE ? SPROUT_LIMIT : SPROUT_INVALID,
-                          code, hint, "cannot listen on %s: %s",
+  return sprout_error_set(error, code == EMFILE || code == ENFILE ? SPROUT_LIMIT : SPROUT_IO, code,
+                          hint, "cannot listen on %s: %s",
                           address_format(address, text, sizeof(text)), strerror(code));
 }
 

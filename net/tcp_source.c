@@ -82,7 +82,8 @@ static void source_close(struct source *base, enum sprout_status result, const c
   }
   source->state = TCP_PARTING;
   close_data(source, SPROUT_CANCELLED); /* no byte more, while the seed is told */
-  if (source->admitted && tcp_control_part(source)) {
+  /* The answer to an open on its way tells which fork is to be closed. */
+  if (source->admitted ? tcp_control_part(source) : source->open_call.busy) {
     reactor_timer_start(source->reactor, &source->part_timer,
                         reactor_now(source->reactor) + PART_TIMEOUT_NS);
   } else {
@@ -132,7 +133,7 @@ static const struct source_ops ops = {
 static SPROUT_MUST_CHECK enum sprout_status make_clients(struct tcp_source *source,
                                                          const struct address *address) {
   struct http_client_options options = {
-      .address = *address, .name = source->base.url, .input_bytes = CONTROL_INPUT_BYTES};
+      .address = *address, .name = NULL, .input_bytes = CONTROL_INPUT_BYTES};
   enum sprout_status status = http_client_create(source->reactor, &options, &source->control);
   if (status == SPROUT_OK) status = http_client_create(source->reactor, &options, &source->beat);
   options.input_bytes = DATA_INPUT_BYTES;

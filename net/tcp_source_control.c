@@ -17,19 +17,18 @@ static void beat_now(struct tcp_source *source);
 
 static void fail_with(struct tcp_source *source, enum sprout_status status, const char *what) {
   struct sprout_error error;
-  sprout_error_set(&error, status, 0, NULL, "%s: %s", source->base.url, what);
+  sprout_error_set(&error, status, 0, NULL, "%s", what);
   tcp_source_fail(source, &error);
 }
 
-/* An answer with an error status becomes the source's error, named after its URL. */
+/* An answer with an error status becomes the source's error. */
 static void fail_with_answer(struct tcp_source *source, const struct http_call *call) {
   struct sprout_error answer, error;
   wire_error_decode_json(call->body, call->body_bytes, call->status_code, &answer);
   /* A seed that does not have the model we asked for is a source of another model. */
   if (answer.status == SPROUT_NOT_FOUND && source->state == TCP_MANIFEST)
     answer.status = SPROUT_MISMATCH;
-  sprout_error_set(&error, answer.status, answer.native, answer.hint, "%s: %s", source->base.url,
-                   answer.message);
+  sprout_error_set(&error, answer.status, answer.native, answer.hint, "%s", answer.message);
   tcp_source_fail(source, &error);
 }
 
@@ -91,8 +90,8 @@ static void manifest_answered(struct http_call *call, const struct sprout_error 
   struct manifest *manifest;
   struct sprout_error error, named;
   if (wire_manifest_decode(call->body, call->body_bytes, &manifest, &error) != SPROUT_OK) {
-    sprout_error_set(&named, error.status, error.native, error.hint,
-                     "%s: its manifest is refused: %s", source->base.url, error.message);
+    sprout_error_set(&named, error.status, error.native, error.hint, "its manifest is refused: %s",
+                     error.message);
     tcp_source_fail(source, &named);
     return;
   }
@@ -158,14 +157,41 @@ static bool decode_opened(struct tcp_source *source, const struct http_call *cal
   struct sprout_error error, named;
   if (wire_opened_decode(call->body, call->body_bytes, opened_out, &error) == SPROUT_OK)
     return true;
-  sprout_error_set(&named, error.status, 0, error.hint, "%s: %s", source->base.url, error.message);
+  named = error;
+  named.native = 0;
   tcp_source_fail(source, &named);
   return false;
+}
+
+static void note_admitted(struct tcp_source *source, const struct wire_opened *opened) {
+  for (size_t i = 0; i < WIRE_ID_BYTES; i++) {
+    snprintf(source->fork_hex + 2 * i, 3, "%02x", opened->fork_id[i]);
+  }
+  source->admitted = true;
+}
+
+/* We are leaving already: what was opened is closed, not left to its lease. */
+static void open_answered_late(struct tcp_source *source, const struct http_call *call,
+                               const struct sprout_error *call_error) {
+  struct wire_opened opened;
+  struct sprout_error error;
+  source->open_call.busy = false;
+  bool there =
+      call_error->status == SPROUT_OK && (call->status_code == 201 || call->status_code == 202);
+  if (there && wire_opened_decode(call->body, call->body_bytes, &opened, &error) == SPROUT_OK) {
+    note_admitted(source, &opened);
+    if (tcp_control_part(source)) return;
+  }
+  tcp_source_parted(source);
 }
 
 static void open_answered(struct http_call *call, const struct sprout_error *call_error) {
   struct tcp_control *control = container_of(call, struct tcp_control, call);
   struct tcp_source *source = control->source;
+  if (source->state == TCP_PARTING) {
+    open_answered_late(source, call, call_error);
+    return;
+  }
   if (!take_answer(control, call_error)) return;
   if (call->status_code == 429) { /* the queue itself is full: ask again */
     uint64_t pause_ns = (call->retry_after_s ? call->retry_after_s : 1) * SECOND_NS;
@@ -180,10 +206,7 @@ static void open_answered(struct http_call *call, const struct sprout_error *cal
     return;
   }
   if (!decode_opened(source, call, &opened)) return;
-  for (size_t i = 0; i < WIRE_ID_BYTES; i++) {
-    snprintf(source->fork_hex + 2 * i, 3, "%02x", opened.fork_id[i]);
-  }
-  source->admitted = true;
+  note_admitted(source, &opened);
   take_opened(source, &opened, control->sent_ns);
 }
 

@@ -106,7 +106,7 @@ void tcp_read_flush(struct source *base) {
     if (status != SPROUT_OK) {
       struct sprout_error error;
       list_prepend(&source->posted, &read->node); /* given back when the source has failed */
-      sprout_error_set(&error, status, 0, NULL, "%s: cannot make a request", source->base.url);
+      sprout_error_set(&error, status, 0, NULL, "no memory for a request");
       tcp_source_fail(source, &error);
       return;
     }

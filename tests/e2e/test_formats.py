@@ -94,7 +94,7 @@ def test_empty_directory_is_refused(sprout, tmp_path):
 
 def test_missing_path_is_refused(sprout, tmp_path):
     refused = sprout.run("seed", tmp_path / "absent", "--listen", "127.0.0.1:0")
-    assert refused.returncode > 0 and "absent" in refused.stderr.decode()
+    assert refused.returncode == 6 and "absent" in refused.stderr.decode()
 
 
 def test_sparse_file_over_4_gib(sprout, tmp_path):

@@ -78,7 +78,7 @@ static void other_urls_are_refused_with_a_hint(void **state) {
       {"/dir", SPROUT_INVALID, "without http://"},
       {"http:/h", SPROUT_INVALID, "without http://"},
       {"http:h", SPROUT_INVALID, "without http://"},
-      {"https://h", SPROUT_UNSUPPORTED, "https"},
+      {"https://h", SPROUT_INVALID, "https"},
       {"ftp://h", SPROUT_INVALID, "\"ftp\""},
       {"://h", SPROUT_INVALID, "scheme \"\""},
       {"http://", SPROUT_INVALID, "no valid host"},

@@ -700,7 +700,7 @@ static void refuses_bad_options(void **state) {
   sprout_seed_status(seed, &status);
   options.listen = status.listen; /* in use */
   struct sprout_seed *second = NULL;
-  assert_int_equal(sprout_seed_create(service, &options, &second, &error), SPROUT_INVALID);
+  assert_int_equal(sprout_seed_create(service, &options, &second, &error), SPROUT_IO);
   assert_non_null(strstr(error.message, status.listen));
   assert_null(second);
   sprout_seed_destroy(seed);
