@@ -28,7 +28,6 @@ enum sprout_status model_io_error(struct sprout_error *error, int code, const ch
   } else if (code == EACCES || code == EPERM) {
     hint = "Make it readable for the user who runs this, or move it out of the model.";
   } else if (code == ENOENT || code == ENOTDIR || code == ELOOP) {
-    status = SPROUT_BAD_MODEL;
     hint = "Name a directory with *.safetensors files, or such files.";
   } else if (code == ENODATA) {
     return sprout_error_set(error, SPROUT_BAD_MODEL, code,

@@ -377,7 +377,7 @@ static void what_is_no_model_is_refused(void **state) {
   assert_int_equal(mkdir("empty/sub", 0755), 0);
   assert_int_equal(mkfifo("fifo", 0644), 0);
   write_text("empty/a.lock", "");
-  assert_path_refused("missing", SPROUT_BAD_MODEL, "cannot open missing: No such file");
+  assert_path_refused("missing", SPROUT_IO, "cannot open missing: No such file");
   assert_path_refused("empty", SPROUT_BAD_MODEL, "empty has no file that could be served");
   assert_path_refused("fifo", SPROUT_BAD_MODEL, "fifo is not a regular file");
   assert_int_equal(mkdir("bad", 0755), 0);
