@@ -6,12 +6,16 @@ include(CMakePackageConfigHelpers)
 
 install(DIRECTORY include/sprout DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 install(TARGETS sprout_shared EXPORT sproutTargets)
-install(TARGETS sprout_static)
-if(TARGET sprout)
-  install(TARGETS sprout)
-endif()
+install(TARGETS sprout_static sprout)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(DIRECTORY deploy/ DESTINATION ${CMAKE_INSTALL_DATADIR}/sprout OPTIONAL)
+install(DIRECTORY deploy/ DESTINATION ${CMAKE_INSTALL_DATADIR}/sprout)
+
+# The manual page comes from the program's own tables.
+if(NOT CMAKE_CROSSCOMPILING)
+  add_custom_command(OUTPUT sprout.1 COMMAND sprout help --man > sprout.1 VERBATIM)
+  add_custom_target(manual ALL DEPENDS sprout.1)
+  install(FILES ${PROJECT_BINARY_DIR}/sprout.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+endif()
 
 # pkg-config
 file(RELATIVE_PATH PC_TO_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 # Measurements as gates: short ones by default, at their stated counts with SPROUT_TEST_FULL=1.
-find_package(Python3 3.9 REQUIRED COMPONENTS Interpreter)
 sprout_add_test(perf-tensors perf 300 Python3::Interpreter perf/tensors.py --check
                 --binary $<TARGET_FILE:sprout>)
 sprout_add_test(perf-loopback perf 900 Python3::Interpreter perf/loopback.py --check
