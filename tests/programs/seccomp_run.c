@@ -2,7 +2,7 @@
 /*
  * seccomp_run deny|PROFILE.json COMMAND...: runs a command under a seccomp filter. "deny" forbids
  * the three io_uring calls with EPERM, as container runtimes' default profiles do; a file is a
- * container profile whose allowed names are applied.
+ * container profile, applied as a container runtime would.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { ARGUMENTS_MAX = 6 };
 
 static int fail(const char *what) {
   fprintf(stderr, "seccomp_run: %s\n", what);
@@ -26,15 +28,54 @@ static int forbid_io_uring(scmp_filter_ctx filter) {
   return 0;
 }
 
-/* Names this machine's libseccomp does not know are skipped: the profile serves newer kernels as
- * well. */
-static int allow_names(scmp_filter_ctx filter, const json_t *names) {
+/* The conditions on arguments of a rule; -1 for one that is not understood. */
+static int read_conditions(const json_t *conditions, struct scmp_arg_cmp out[ARGUMENTS_MAX]) {
+  size_t index;
+  json_t *condition;
+  json_array_foreach(conditions, index, condition) {
+    const char *relation = json_string_value(json_object_get(condition, "op"));
+    if (index == ARGUMENTS_MAX || !relation) return -1;
+    enum scmp_compare compare = SCMP_CMP_EQ;
+    if (strcmp(relation, "SCMP_CMP_MASKED_EQ") == 0)
+      compare = SCMP_CMP_MASKED_EQ;
+    else if (strcmp(relation, "SCMP_CMP_EQ") != 0)
+      return -1;
+    out[index] = (struct scmp_arg_cmp){
+        .arg = (unsigned)json_integer_value(json_object_get(condition, "index")),
+        .op = compare,
+        .datum_a = (scmp_datum_t)json_integer_value(json_object_get(condition, "value")),
+        .datum_b = (scmp_datum_t)json_integer_value(json_object_get(condition, "valueTwo")),
+    };
+  }
+  return (int)json_array_size(conditions);
+}
+
+static int read_action(const json_t *rule, uint32_t *action_out) {
+  const char *action = json_string_value(json_object_get(rule, "action"));
+  if (!action) return -1;
+  if (strcmp(action, "SCMP_ACT_ALLOW") == 0) {
+    *action_out = SCMP_ACT_ALLOW;
+    return 0;
+  }
+  json_int_t number = json_integer_value(json_object_get(rule, "errnoRet"));
+  *action_out = SCMP_ACT_ERRNO((uint32_t)number);
+  return strcmp(action, "SCMP_ACT_ERRNO") == 0 ? 0 : -1;
+}
+
+/* Names that this machine's libseccomp does not know are skipped: the profile serves newer kernels
+ * as well. */
+static int add_rule(scmp_filter_ctx filter, const json_t *rule) {
+  struct scmp_arg_cmp conditions[ARGUMENTS_MAX];
+  int condition_count = read_conditions(json_object_get(rule, "args"), conditions);
+  uint32_t action;
+  if (condition_count < 0 || read_action(rule, &action) != 0) return -1;
   size_t index;
   json_t *name;
-  json_array_foreach(names, index, name) {
+  json_array_foreach(json_object_get(rule, "names"), index, name) {
     int number = seccomp_syscall_resolve_name(json_string_value(name));
     if (number == __NR_SCMP_ERROR) continue;
-    int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0);
+    int error =
+        seccomp_rule_add_array(filter, action, number, (unsigned)condition_count, conditions);
     if (error != 0 && error != -EDOM) return -1;
   }
   return 0;
@@ -48,9 +89,7 @@ static scmp_filter_ctx load_profile(const char *path) {
   size_t index;
   json_t *rule;
   json_array_foreach(json_object_get(profile, "syscalls"), index, rule) {
-    const char *action = json_string_value(json_object_get(rule, "action"));
-    if (!action || strcmp(action, "SCMP_ACT_ALLOW") != 0) continue;
-    if (filter && allow_names(filter, json_object_get(rule, "names")) != 0) {
+    if (filter && add_rule(filter, rule) != 0) {
       seccomp_release(filter);
       filter = NULL;
     }
