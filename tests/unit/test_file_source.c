@@ -82,9 +82,9 @@ static void post_some(struct scene *scene) {
   read->ranges[1] = (struct source_range){.object = big, .offset = 99, .length_bytes = 1000};
   read->ranges[2] = (struct source_range){.object = small, .offset = 0, .length_bytes = 300};
   source_driver_post_ranges(driver, read, 3, 64, false);
-  source_driver_post(driver, big, 0, SPROUT_CHUNK_BYTES, DESTINATION_PIECE_BYTES, true);
+  source_driver_post(driver, big, 0, 300000, DESTINATION_PIECE_BYTES, true);
   source_driver_post(driver, big, SPROUT_CHUNK_BYTES, 70000, 70000, false);
-  for (int i = 0; i < 20; i++) source_driver_post(driver, big, (uint64_t)i, 5000, 512, false);
+  for (int i = 0; i < 20; i++) source_driver_post(driver, big, (uint64_t)i, 1000, 512, false);
   source_driver_flush(driver);
 }
 

@@ -515,7 +515,7 @@ static void test_close_anywhere(void **state) {
       if (!known && driver->got_manifest) source_driver_open(driver);
       if (ready || !driver->ready) continue;
       for (uint64_t j = 0; j < 8; j++)
-        source_driver_post(driver, 0, j, 1000000, DESTINATION_PIECE_BYTES, false);
+        source_driver_post(driver, 0, j, 100000, DESTINATION_PIECE_BYTES, false);
       source_driver_flush(driver);
       driver->source->ops->request_digests(driver->source, 0, 3, false);
     }
