@@ -80,7 +80,7 @@ class Fork(Process):
         super().__init__([binary, "fork", *urls, str(destination), "--progress", "json"])
         self.name, self.destination = name, destination
         self.done = self.total = self.reused = 0
-        self.note = ""
+        self.notes = []
         self.result = None
         self.finished = False
 
@@ -93,6 +93,7 @@ class Fork(Process):
                 self.done, self.total, self.reused = line["done_bytes"], line["total_bytes"], line["reused_bytes"]
             elif line["type"] == "result":
                 self.result = line
+                self.done, self.total = line["bytes"], line["total_bytes"]
 
 
 class Bars:
@@ -106,7 +107,8 @@ class Bars:
         if not TERMINAL or (not force and now - self.last < 0.08):
             return
         self.last = now
-        width = max(10, min(44, shutil.get_terminal_size().columns - 46))
+        columns = shutil.get_terminal_size().columns
+        width = max(10, min(44, columns - 58))
         full, empty = ("█", "·") if UNICODE else ("#", ".")
         rows = []
         for fork in self.forks:
@@ -114,7 +116,8 @@ class Bars:
             filled = int(part * width)
             colour = 32 if fork.result and fork.result["result"] == "complete" else 36
             bar = paint(colour, full * filled) + empty * (width - filled)
-            rows.append(f"  {fork.name:<7} {bar} {part * 100:5.1f}%  {fork.note}"[: width + 200])
+            room = max(0, columns - width - 22)  # a row that wraps would spoil the redrawing
+            rows.append(f"  {fork.name:<7} {bar} {part * 100:5.1f}%  {paint(33, ', '.join(fork.notes)[:room])}")
         out = (f"\x1b[{self.drawn}A" if self.drawn else "") + "".join(f"\r\x1b[K{row}\n" for row in rows)
         self.drawn = len(rows)
         sys.stdout.write(out)
@@ -188,13 +191,13 @@ def big_scene(binary, scratch, model, total, count):
             victim.process.kill()
             victim.end()
             forks[-1] = Fork(binary, victim.name, urls, victim.destination)
-            forks[-1].note = paint(33, "killed at 30%, started again")
+            forks[-1].notes.append("killed, resumed")
         if not events["seed"] and done > 0.5 * total * len(forks):
             events["seed"] = True
             seeds[0].process.kill()
             for fork in forks:
                 if not fork.finished:
-                    fork.note = (fork.note + "  " if fork.note else "") + paint(31, "seed 1 killed")
+                    fork.notes.append("seed 1 killed")
 
     begun = time.monotonic()
     try:
