@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs a build into a fresh prefix, then builds and runs a small program against the shared library,
 # against the static library, and through find_package.
-# usage: run.sh BUILD_DIR C_COMPILER
+# usage: run.sh BUILD_DIR C_COMPILER CMAKE_GENERATOR
 set -euo pipefail
 
-build=$1 cc=$2
+build=$1 cc=$2 generator=$3
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
@@ -51,8 +51,8 @@ find_package(sprout ${version%.*} REQUIRED)
 add_executable(consumer $here/user.c)
 target_link_libraries(consumer PRIVATE sprout::sprout)
 CMAKE
-cmake -S "$prefix/consumer" -B "$prefix/consumer/build" -DCMAKE_PREFIX_PATH="$prefix/usr" \
-  -DCMAKE_C_COMPILER="$cc" >/dev/null
+cmake -G "$generator" -S "$prefix/consumer" -B "$prefix/consumer/build" \
+  -DCMAKE_PREFIX_PATH="$prefix/usr" -DCMAKE_C_COMPILER="$cc" >/dev/null
 cmake --build "$prefix/consumer/build" >/dev/null
 expect_version "find_package" "$prefix/consumer/build/consumer"
 
