@@ -30,8 +30,10 @@ class Test:
 
 
 def last_line(text):
+    """The last line, or a sanitizer's summary, which fuzz programs follow with statistics."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    summaries = [line for line in lines if line.startswith("SUMMARY: ")]
+    return (summaries or lines or [""])[-1]
 
 
 def cmocka_tests(program, output):

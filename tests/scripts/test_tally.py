@@ -61,7 +61,7 @@ class Tally(unittest.TestCase):
         self.assertIn("failed: unit: t: bad: crashed: Segmentation fault", lines)
 
     def test_a_leak_after_the_last_test_fails_the_program(self):
-        output = "[ RUN      ] good\n[       OK ] good\nSUMMARY: 3 byte(s) leaked\n"
+        output = "[ RUN      ] good\n[       OK ] good\nSUMMARY: 3 byte(s) leaked\nstat: 1\n"
         lines, _ = self.tally("8", case("fail", output, '<failure message=""/>'))
         self.assertEqual(lines[-1], "1 passed, 1 failed, 0 skipped")
         self.assertIn("failed: unit: t: SUMMARY: 3 byte(s) leaked", lines)
