@@ -170,6 +170,8 @@ enum sprout_status sprout_manifest_fetch(const char *url,
                                          const struct sprout_fetch_options *options,
                                          struct sprout_manifest **manifest_out,
                                          struct sprout_error *error) {
+  struct sprout_error unasked;
+  if (!error) error = &unasked;
   struct url parsed;
   enum sprout_status status = url_parse(url, &parsed, error);
   if (status != SPROUT_OK) return status;
@@ -190,6 +192,8 @@ enum sprout_status sprout_manifest_fetch(const char *url,
 enum sprout_status sprout_json_fetch(const char *url, const char *path,
                                      const struct sprout_fetch_options *options, char **json_out,
                                      struct sprout_error *error) {
+  struct sprout_error unasked;
+  if (!error) error = &unasked;
   struct url parsed;
   enum sprout_status status = url_parse(url, &parsed, error);
   if (status != SPROUT_OK) return status;
