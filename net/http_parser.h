@@ -115,6 +115,6 @@ enum http_range_result { HTTP_RANGE_NONE, HTTP_RANGE_OK, HTTP_RANGE_UNSATISFIABL
  * 9110 14.2 lets a server ignore them). */
 enum http_range_result http_range_parse(const char *header, uint64_t total, uint64_t *offset_out,
                                         uint64_t *length_out);
-/* Percent-encodes a path for a request target ('/' stays). False when it does not fit. */
-bool http_path_encode(const char *path, char *buffer, size_t buffer_bytes);
+/* Percent-encodes the value of one name of a query. False when it does not fit. */
+bool http_query_encode(const char *value, char *buffer, size_t buffer_bytes);
 #endif

@@ -172,18 +172,18 @@ enum http_range_result http_range_parse(const char *header, uint64_t total, uint
   return HTTP_RANGE_OK;
 }
 
-/* Characters that stand for themselves in a path: unreserved, sub-delims, ":", "@", "/". */
-static bool is_path_character(unsigned char c) {
+/* RFC 3986's unreserved characters: those that stand for themselves everywhere. */
+static bool is_unreserved(unsigned char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-         (c && strchr("-._~!$&'()*+,;=:@/", c));
+         (c && strchr("-._~", c));
 }
 
-bool http_path_encode(const char *path, char *buffer, size_t buffer_bytes) {
+bool http_query_encode(const char *value, char *buffer, size_t buffer_bytes) {
   static const char digits[] = "0123456789ABCDEF";
   size_t used = 0;
-  for (; *path; path++) {
-    unsigned char c = (unsigned char)*path;
-    bool plain = is_path_character(c);
+  for (; *value; value++) {
+    unsigned char c = (unsigned char)*value;
+    bool plain = is_unreserved(c);
     if (used + (plain ? 1u : 3u) >= buffer_bytes) return false;
     if (plain) {
       buffer[used++] = (char)c;

@@ -104,8 +104,8 @@ static void manifest_answered(struct http_call *call, const struct sprout_error 
 void tcp_control_connect(struct source *base) {
   struct tcp_source *source = tcp_of(base);
   char model[800] = "", rank[800] = "", target[1700];
-  http_path_encode(source->model, model, sizeof model);
-  http_path_encode(source->rank, rank, sizeof rank);
+  http_query_encode(source->model, model, sizeof model);
+  http_query_encode(source->rank, rank, sizeof rank);
   snprintf(target, sizeof target, "/v1/manifest%s%s%s%s", model[0] || rank[0] ? "?model=" : "",
            model, rank[0] ? "&rank=" : "", rank);
   if (!model[0] && rank[0]) snprintf(target, sizeof target, "/v1/manifest?rank=%s", rank);

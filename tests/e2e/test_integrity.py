@@ -78,3 +78,11 @@ def test_only_another_model(sprout, models):
     seed = sprout.seed(models("tiny"), "--name", "b")
     done = sprout.fork(seed, "null:", "--model", "a")
     assert done.exit == 5, done
+
+
+def test_names_with_special_characters(sprout, models):
+    """A model's name and rank key travel in a query, whatever they hold."""
+    seed = sprout.seed(models("tiny"), "--name", "a&b=c+d #?/é%20", "--rank", "tp=0/2&x")
+    assert sprout.fork(seed, "null:", "--model", "a&b=c+d #?/é%20", "--rank", "tp=0/2&x").exit == 0
+    wrong = sprout.fork(seed, "null:", "--rank", "tp=1/2")
+    assert wrong.exit == 5 and "tp=0/2&x" in wrong.errors

@@ -20,7 +20,7 @@ static void check_path(const char *path) {
     assert(!(length == 1 && part[0] == '.') && !(length == 2 && memcmp(part, "..", 2) == 0));
     for (size_t i = 0; i < length; i++) assert((unsigned char)part[i] >= 0x20 && part[i] != 0x7f);
   }
-  bool fits = http_path_encode(path, encoded, sizeof(encoded));
+  bool fits = http_query_encode(path, encoded, sizeof(encoded));
   assert(fits);
 }
 

@@ -133,13 +133,15 @@ static void ranges_are_read(void **state) {
   }
 }
 
-static void an_encoded_path_must_fit(void **state) {
+static void an_encoded_value_must_fit(void **state) {
   (void)state;
-  char encoded[8];
-  assert_true(http_path_encode("a%/", encoded, 6));
-  assert_string_equal(encoded, "a%25/");
-  assert_false(http_path_encode("a%/", encoded, 5));
-  assert_false(http_path_encode("", encoded, 0));
+  char encoded[10], value[10];
+  assert_true(http_query_encode("a%&", encoded, 8));
+  assert_string_equal(encoded, "a%25%26");
+  assert_true(http_query_value("x=1&n=a%25%26", "n", value, sizeof(value)));
+  assert_string_equal(value, "a%&");
+  assert_false(http_query_encode("a%&", encoded, 7));
+  assert_false(http_query_encode("", encoded, 0));
 }
 
 int main(void) {
@@ -147,7 +149,7 @@ int main(void) {
       cmocka_unit_test(targets_are_taken_apart),
       cmocka_unit_test(query_values_are_found),
       cmocka_unit_test(ranges_are_read),
-      cmocka_unit_test(an_encoded_path_must_fit),
+      cmocka_unit_test(an_encoded_value_must_fit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
