@@ -269,6 +269,11 @@ enum auth_verdict auth_check(const struct auth *auth, const char *header) {
   return right ? AUTH_OK : AUTH_WRONG;
 }
 
+enum sprout_status auth_check_token(const char *token, struct sprout_error *error) {
+  bool ok = token_ok(token, strnlen(token, AUTH_TOKEN_MAX + 1));
+  return ok ? SPROUT_OK : refuse_token(error, "given");
+}
+
 enum sprout_status auth_read_token(const char *token_file, char *token_out,
                                    struct sprout_error *error) {
   struct stat state;

@@ -32,6 +32,10 @@ void auth_refresh(struct auth *auth);
 bool auth_required(const struct auth *auth);
 /* `header`: the Authorization header's value, NULL when absent. */
 enum auth_verdict auth_check(const struct auth *auth, const char *header);
+/* Refuses what cannot be a token, SPROUT_INVALID: so it cannot end the header it is sent in either.
+ */
+SPROUT_MUST_CHECK enum sprout_status auth_check_token(const char *token,
+                                                      struct sprout_error *error);
 /* Reads a client's token: first line of token_file. `token_out` has AUTH_TOKEN_MAX + 1 bytes. */
 SPROUT_MUST_CHECK enum sprout_status auth_read_token(const char *token_file, char *token_out,
                                                      struct sprout_error *error);

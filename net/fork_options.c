@@ -72,6 +72,14 @@ static void fill_defaults(struct sprout_fork_options *mine) {
   if (!mine->progress_interval_ns) mine->progress_interval_ns = SECOND_NS / 5;
 }
 
+static bool has_null(const char *const *list, size_t count) {
+  if (count > 0 && !list) return true;
+  for (size_t i = 0; i < count; i++) {
+    if (!list[i]) return true;
+  }
+  return false;
+}
+
 struct rule {
   bool broken;
   const char *message;
@@ -79,13 +87,17 @@ struct rule {
 
 static SPROUT_MUST_CHECK enum sprout_status check(const struct sprout_fork_options *o,
                                                   struct sprout_error *error) {
+  /* First and alone: the rest of another header's struct may not be there. */
+  if (o->struct_bytes != sizeof *o)
+    return sprout_error_set(
+        error, SPROUT_INVALID, 0, NULL,
+        "struct_bytes is not sizeof(struct sprout_fork_options) of this library's header");
   const struct rule rules[] = {
-      {o->struct_bytes != sizeof *o,
-       "struct_bytes is not sizeof(struct sprout_fork_options) of this library's header"},
       {o->url_count == 0 || !o->urls, "a fork needs at least one source"},
       {o->url_count > SPROUT_MAX_SOURCES, "a fork takes at most 64 sources"},
       {o->directory && o->tensors, "a fork goes to a directory or to tensors, not to both"},
       {o->tensor_count > 0 && !o->tensors, "tensor_count is set and tensors is not"},
+      {o->tensors && o->tensor_count == 0, "tensors is set and tensor_count is not"},
       {o->tensor_count > 0 && (o->include_count || o->exclude_count || o->tensor_glob_count),
        "a fork into tensors takes exactly these tensors: globs do not go with it"},
       {o->connections > MAX_CONNECTIONS, "connections is more than 16"},
@@ -97,18 +109,21 @@ static SPROUT_MUST_CHECK enum sprout_status check(const struct sprout_fork_optio
     if (rules[i].broken)
       return sprout_error_set(error, SPROUT_INVALID, 0, NULL, "%s", rules[i].message);
   }
-  return SPROUT_OK;
+  if (!has_null(o->urls, o->url_count) && !has_null(o->include, o->include_count) &&
+      !has_null(o->exclude, o->exclude_count) && !has_null(o->tensor_globs, o->tensor_glob_count))
+    return SPROUT_OK;
+  return sprout_error_set(error, SPROUT_INVALID, 0, NULL,
+                          "a list of urls or globs is NULL, or has a NULL in it");
 }
 
 static SPROUT_MUST_CHECK enum sprout_status read_token(struct fork_options *copy,
                                                        struct sprout_error *error) {
   const struct sprout_fork_options *mine = &copy->public_part;
   if (mine->token_file) return auth_read_token(mine->token_file, copy->token, error);
-  if (!mine->token) return SPROUT_OK;
-  size_t length = strlen(mine->token);
-  if (length > AUTH_TOKEN_MAX)
-    return sprout_error_set(error, SPROUT_INVALID, 0, NULL, "the token is too long");
-  memcpy(copy->token, mine->token, length + 1);
+  if (!mine->token || !mine->token[0]) return SPROUT_OK;
+  enum sprout_status status = auth_check_token(mine->token, error);
+  if (status != SPROUT_OK) return status;
+  memcpy(copy->token, mine->token, strlen(mine->token) + 1);
   return SPROUT_OK;
 }
 

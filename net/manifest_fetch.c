@@ -114,12 +114,11 @@ static SPROUT_MUST_CHECK enum sprout_status fetch_path(const char *text, const s
                                                        const struct sprout_fetch_options *options,
                                                        struct fetch *fetch) {
   char host[ADDRESS_HOST_BYTES + 8];
+  const char *token = options && options->token && options->token[0] ? options->token : NULL;
+  if (token && auth_check_token(token, fetch->error) != SPROUT_OK) return SPROUT_INVALID;
   snprintf(host, sizeof host, strchr(url->host, ':') ? "[%s]:%u" : "%s:%u", url->host, url->port);
-  struct http_request request = {.method = "GET",
-                                 .target = path,
-                                 .host = host,
-                                 .token = options ? options->token : NULL,
-                                 .accept = accept};
+  struct http_request request = {
+      .method = "GET", .target = path, .host = host, .token = token, .accept = accept};
   enum sprout_status status = http_request_build(&request, &fetch->request);
   if (status != SPROUT_OK)
     return sprout_error_set(fetch->error, status, 0, NULL, "no memory for a request");

@@ -317,6 +317,7 @@ static void test_no_source(void **state) {
 static void test_refused_options(void **state) {
   struct scene *scene = *state;
   const char *const good[] = {"http://127.0.0.1:1"}, *const bad[] = {"ftp://x"};
+  const char *const none[] = {NULL};
   static const char *many[SPROUT_MAX_SOURCES + 1];
   static char buffer[4];
   const struct sprout_tensor tensor = {
@@ -337,6 +338,11 @@ static void test_refused_options(void **state) {
       {.struct_bytes = size, .urls = good, .url_count = 1, .connections = 17},
       {.struct_bytes = size, .urls = good, .url_count = 1, .verify_only = true},
       {.struct_bytes = size, .urls = good, .url_count = 1, .tensor_count = 1},
+      {.struct_bytes = size, .urls = good, .url_count = 1, .tensors = &tensor},
+      {.struct_bytes = size, .urls = none, .url_count = 1},
+      {.struct_bytes = size, .urls = good, .url_count = 1, .include_count = 1},
+      {.struct_bytes = size, .urls = good, .url_count = 1, .exclude = none, .exclude_count = 1},
+      {.struct_bytes = size, .urls = good, .url_count = 1, .token = "a\r\nX-Other: b"},
       {.struct_bytes = size, .urls = good, .url_count = 1, .token_file = "/nowhere/token"},
   };
   struct sprout_fork *fork = NULL;
