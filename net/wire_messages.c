@@ -11,6 +11,8 @@
 #include <string.h>
 
 #define NS_PER_MS 1000000u
+/* A week: longer than any lease makes sense, and a sum with the clock cannot overflow. */
+#define DURATION_MAX_MS 604800000u
 /* Values of a small message, those of later versions included. */
 #define MESSAGE_VALUES 256u
 
@@ -176,8 +178,9 @@ static void get_duration(struct wire_reading *reading, const struct wire_value *
                          const char *name, uint64_t *duration_ns_out) {
   uint64_t duration_ms = 0;
   wire_get_unsigned(reading, wire_require(reading, value, name), name, &duration_ms);
-  if (duration_ms == 0 || __builtin_mul_overflow(duration_ms, (uint64_t)NS_PER_MS, duration_ns_out))
+  if (duration_ms == 0 || duration_ms > DURATION_MAX_MS)
     wire_fail_field(reading, name, "is out of range");
+  *duration_ns_out = duration_ms * NS_PER_MS;
 }
 
 enum sprout_status wire_opened_decode(const void *data, size_t length_bytes,

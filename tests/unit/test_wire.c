@@ -554,6 +554,13 @@ static void strange_values_are_refused_by_name(void **state) {
   struct sprout_error error = {0};
   struct wire_opened opened = opened_message;
   struct wire_open open = open_message;
+  opened.lease_ns = UINT64_MAX; /* the clock plus this would overflow */
+  assert_int_equal(wire_opened_encode(&opened, &buffer), SPROUT_OK);
+  assert_int_equal(wire_opened_decode(buffer.data, buffer.length_bytes, &opened, &error),
+                   SPROUT_PROTOCOL);
+  assert_non_null(strstr(error.message, "lease"));
+  buffer.length_bytes = 0;
+  opened = opened_message;
   opened.heartbeat_ns = 0;
   assert_int_equal(wire_opened_encode(&opened, &buffer), SPROUT_OK);
   assert_int_equal(wire_opened_decode(buffer.data, buffer.length_bytes, &opened, &error),
