@@ -241,6 +241,9 @@ static enum sprout_status check_path(const char *path, bool dry_run, struct spro
   if (errno != ENOENT)
     return sprout_error_set(error, SPROUT_IO, errno, NULL, "cannot look at %s: %s", path,
                             strerror(errno));
+  if (lstat(path, &found) == 0)
+    return sprout_error_set(error, SPROUT_EXISTS, ENOENT, "Give another destination.",
+                            "%s is a symbolic link that leads nowhere", path);
   if (dry_run) return SPROUT_OK;
   while (length > 1 && path[length - 1] == '/') length--;
   while (length > 0 && path[length - 1] != '/') length--;

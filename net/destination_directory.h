@@ -171,7 +171,8 @@ int directory_allocate(int fd, uint64_t length_bytes);
 /* "needs N bytes, M available". */
 void directory_space_error(const struct directory_destination *directory, int native,
                            uint64_t needed_bytes, struct sprout_error *error);
-/* SPROUT_NO_SPACE, SPROUT_NO_MEMORY, SPROUT_LIMIT or SPROUT_IO for an errno of a file call. */
+/* SPROUT_NO_SPACE, SPROUT_NO_MEMORY, SPROUT_LIMIT or SPROUT_IO for an errno of a file call;
+ * path "": DEST itself. */
 void directory_io_error(const struct directory_destination *directory, int native, const char *what,
                         const char *path, struct sprout_error *error);
 

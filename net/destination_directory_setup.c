@@ -39,8 +39,8 @@ void directory_io_error(const struct directory_destination *directory, int nativ
     status = SPROUT_EXISTS;
     hint = "A file or a symbolic link stands where the model has a directory; move it away.";
   }
-  sprout_error_set(error, status, native, hint, "cannot %s %s below %s: %s", what, path,
-                   directory->path, strerror(native));
+  sprout_error_set(error, status, native, hint, "cannot %s %s%s%s: %s", what, path,
+                   path[0] == '\0' ? "" : " below ", directory->path, strerror(native));
 }
 
 void directory_space_error(const struct directory_destination *directory, int native,
@@ -73,15 +73,15 @@ static bool open_destination(struct directory_destination *directory, struct spr
 
   if (fd < 0 && errno == ENOENT) {
     if (directory->dry_run) return true;
-    if (mkdir(directory->path, 0777) != 0 && errno != EEXIST) {
-      directory_io_error(directory, errno, "create", ".", error);
+    directory->made_destination = mkdir(directory->path, 0777) == 0;
+    if (!directory->made_destination && errno != EEXIST) {
+      directory_io_error(directory, errno, "create", "", error);
       return false;
     }
-    directory->made_destination = true;
     fd = open(directory->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   }
   if (fd < 0) {
-    directory_io_error(directory, errno, "open", ".", error);
+    directory_io_error(directory, errno, "open", "", error);
     return false;
   }
   directory->destination_fd = fd;
@@ -93,8 +93,8 @@ static int open_private_part(int parent_fd, const char *name, bool create) {
   return openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* The lock file may vanish with the directory when another fork finishes: then again. 0 or errno;
- * EWOULDBLOCK: another fork holds it. */
+/* The lock file may vanish with the directory when another fork finishes: then again (ESTALE,
+ * ENOENT). 0 or errno; EWOULDBLOCK: another fork holds it. */
 static int try_lock(struct directory_destination *directory) {
   struct stat held, named;
   int result = 0;
@@ -104,8 +104,7 @@ static int try_lock(struct directory_destination *directory) {
   if (private_fd < 0) return errno;
   lock_fd = openat(private_fd, DIRECTORY_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
   if (lock_fd < 0 || flock(lock_fd, LOCK_EX | LOCK_NB) != 0) {
-    result = errno == ENOENT ? EAGAIN : errno;
-    if (lock_fd >= 0 && result == EAGAIN) result = EWOULDBLOCK;
+    result = errno;
   } else if (fstat(lock_fd, &held) != 0 ||
              fstatat(directory->destination_fd, DIRECTORY_PRIVATE "/" DIRECTORY_LOCK, &named,
                      AT_SYMLINK_NOFOLLOW) != 0 ||

@@ -16,8 +16,8 @@ static bool busy(const struct file_source *source) {
 void file_source_fail(struct file_source *source, enum sprout_status status, int native,
                       const char *what) {
   if (source->state >= FILE_FAILING) return;
-  sprout_error_set(&source->error, status, native, NULL, "%s: %s%s%s", source->base.url, what,
-                   native ? ": " : "", native ? strerror(native) : "");
+  sprout_error_set(&source->error, status, native, NULL, "%s%s%s", what, native ? ": " : "",
+                   native ? strerror(native) : "");
   source->state = FILE_FAILING;
   reactor_defer(source->reactor, &source->tell);
 }

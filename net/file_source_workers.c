@@ -62,8 +62,7 @@ static void open_directory(struct work *work) {
   if (source->error.status != SPROUT_OK) return;
   enum sprout_status status = rename_manifest(source, source->model->manifest);
   if (status != SPROUT_OK)
-    sprout_error_set(&source->error, status, 0, NULL, "%s: its layout cannot be taken over",
-                     source->base.url);
+    sprout_error_set(&source->error, status, 0, NULL, "its layout cannot be taken over");
 }
 
 static void opened(struct work *work) {

@@ -570,10 +570,15 @@ static void test_bad_places(void **state) {
   const struct {
     const char *path;
     enum sprout_status status;
-  } rows[] = {{"a/b", SPROUT_IO}, {"file", SPROUT_EXISTS}, {"file/x", SPROUT_IO}};
+  } rows[] = {{"a/b", SPROUT_IO},
+              {"file", SPROUT_EXISTS},
+              {"file/x", SPROUT_IO},
+              {"dangling", SPROUT_EXISTS}};
 
   snprintf(name, sizeof(name), "%s/file", place->root);
   write_file(name, "x");
+  snprintf(name, sizeof(name), "%s/dangling", place->root);
+  assert_int_equal(symlink("nowhere", name), 0);
   for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
     snprintf(name, sizeof(name), "%s/%s", place->root, rows[i].path);
     place->options.path = name;
