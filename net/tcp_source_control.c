@@ -25,8 +25,10 @@ static void fail_with(struct tcp_source *source, enum sprout_status status, cons
 static void fail_with_answer(struct tcp_source *source, const struct http_call *call) {
   struct sprout_error answer, error;
   wire_error_decode_json(call->body, call->body_bytes, call->status_code, &answer);
-  /* A seed that does not have the model we asked for is a source of another model. */
-  if (answer.status == SPROUT_NOT_FOUND && source->state == TCP_MANIFEST)
+  /* A seed that does not have the model we asked for is a source of another model; a stranger's 404
+   * says nothing about models. */
+  bool by_seed = wire_error_is_seeds(call->body, call->body_bytes);
+  if (by_seed && answer.status == SPROUT_NOT_FOUND && source->state == TCP_MANIFEST)
     answer.status = SPROUT_MISMATCH;
   sprout_error_set(&error, answer.status, answer.native, answer.hint, "%s", answer.message);
   tcp_source_fail(source, &error);

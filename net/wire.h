@@ -139,4 +139,7 @@ SPROUT_MUST_CHECK enum sprout_status wire_error_encode_json(const struct sprout_
  */
 void wire_error_decode_json(const void *data, size_t length_bytes, int http_status,
                             struct sprout_error *error_out);
+
+/* Whether the body of an answer with an error status is a seed's, not another server's page. */
+bool wire_error_is_seeds(const void *data, size_t length_bytes);
 #endif

@@ -131,6 +131,15 @@ void wire_error_decode_json(const void *data, size_t length_bytes, int http_stat
   }
   json_decref(document);
   if (!error_out->message[0])
-    (void)sprout_error_set(error_out, status, http_status, NULL, "the seed answered HTTP %d: %s",
-                           http_status, sprout_status_info_of(status)->summary);
+    (void)sprout_error_set(error_out, status, http_status,
+                           "Check that a sprout seed, not another server, listens there.",
+                           "the answer was HTTP %d, not in a seed's form: %s", http_status,
+                           sprout_status_info_of(status)->summary);
+}
+
+bool wire_error_is_seeds(const void *data, size_t length_bytes) {
+  json_t *document = parse_body(data, length_bytes);
+  bool is_seeds = json_is_string(json_object_get(json_object_get(document, "error"), "code"));
+  json_decref(document);
+  return is_seeds;
 }
