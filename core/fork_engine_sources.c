@@ -350,7 +350,11 @@ static void connect_now(struct engine_source *source) {
 static void end_waiting(struct engine_source *source) {
   const struct fork_engine_options *options = &source->engine->options;
   struct sprout_error error;
-  if (source->state == ENGINE_SOURCE_QUEUED)
+  if (source->state == ENGINE_SOURCE_QUEUED && source->queue_position == 0)
+    sprout_error_set(&error, SPROUT_BUSY, 0, "Wait longer with --wait, or ask another seed.",
+                     "the seed was busy for %llu ms and gave no place in its queue",
+                     (unsigned long long)(options->wait_ns / ENGINE_MS));
+  else if (source->state == ENGINE_SOURCE_QUEUED)
     sprout_error_set(&error, SPROUT_BUSY, 0, "Wait longer with --wait, or ask another seed.",
                      "still at place %u of the seed's queue after %llu ms", source->queue_position,
                      (unsigned long long)(options->wait_ns / ENGINE_MS));

@@ -261,6 +261,19 @@ static void test_queue_takes_too_long(void **state) {
   expect_end(SPROUT_BUSY);
 }
 
+static void test_full_queue_all_the_time(void **state) {
+  (void)state;
+  struct rig_source *source =
+      start_with_one(&(struct fork_engine_options){.verify = true, .wait_ns = 5000 * MS});
+  rig_manifest(source);
+  rig_tick(&rig);
+  rig_queued(source, 0);
+  rig_settle(&rig);
+  rig_wait(&rig, 5000 * MS);
+  expect_in(rig.last_dropped.message, "gave no place in its queue");
+  expect_end(SPROUT_BUSY);
+}
+
 static void test_full_queue_is_asked_again(void **state) {
   (void)state;
   struct rig_source *source =
@@ -503,6 +516,7 @@ int main(void) {
       cmocka_unit_test(test_stopped_process),
       cmocka_unit_test(test_connecting_takes_too_long),
       cmocka_unit_test(test_queue_takes_too_long),
+      cmocka_unit_test(test_full_queue_all_the_time),
       cmocka_unit_test(test_full_queue_is_asked_again),
       cmocka_unit_test(test_whole_fork_takes_too_long),
       cmocka_unit_test(test_rate_is_held),
