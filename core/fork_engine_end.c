@@ -205,7 +205,8 @@ static void end_compared(struct fork_engine *engine) {
   struct sprout_error error = well;
   if (!plan_complete(engine->plan)) compare_files(engine, &report);
   if (report.files > 0)
-    sprout_error_set(&error, SPROUT_MISMATCH, 0, "Fork again to repair what differs.",
+    sprout_error_set(&error, SPROUT_MISMATCH, 0,
+                     "Fork again to repair them, with --force where bytes differ.",
                      "%u files differ from the seed's: %s%s", report.files, report.names,
                      strlen(report.names) > 200 ? ", ..." : "");
   engine->completed_verified = report.files == 0;
