@@ -248,6 +248,51 @@ static void test_tensors(void **state) {
   assert_non_null(strstr(result.error.message, "a is I8[5000] here, U8[5000] at the seed"));
 }
 
+/* Tensors that need care: none of their bytes, other strides, bytes within another's; and every
+ * difference is told at once, before a byte lands. */
+static void test_odd_tensors(void **state) {
+  struct scene *scene = *state;
+  static unsigned char from[6000], to[6000], inner[64];
+  struct sprout_tensor seeded[] = {{.name = "empty", .dtype = "F32", .rank = 2, .shape = {0, 4}},
+                                   {.name = "transposed",
+                                    .dtype = "F32",
+                                    .rank = 2,
+                                    .shape = {30, 50},
+                                    .strides = {1, 30},
+                                    .address = from,
+                                    .length_bytes = 6000},
+                                   {.name = "within",
+                                    .dtype = "U8",
+                                    .rank = 1,
+                                    .shape = {64},
+                                    .address = from + 100,
+                                    .length_bytes = 64}};
+  struct sprout_tensor wanted[3];
+  struct sprout_fork_options options = {.tensors = wanted, .tensor_count = 3};
+  struct sprout_fork_result result;
+
+  for (size_t i = 0; i < sizeof(from); i++) from[i] = (unsigned char)(i * 7 + i / 256);
+  stop_seed(scene);
+  start_seed(scene, seeded, 3);
+  memcpy(wanted, seeded, sizeof(wanted));
+  wanted[1].address = to;
+  wanted[2].address = inner;
+  result = run(scene, &options);
+  expect_ok(&result);
+  assert_memory_equal(to, from, 6000);
+  assert_memory_equal(inner, from + 100, 64);
+  memset(to, 0, sizeof(to));
+  wanted[0].shape[1] = 5;
+  memset(wanted[1].strides, 0, sizeof(wanted[1].strides));
+  wanted[2].name = "without";
+  result = run(scene, &options);
+  assert_int_equal(result.status, SPROUT_MISMATCH);
+  assert_non_null(strstr(result.error.message, "empty is F32[0,5] here, F32[0,4] at the seed"));
+  assert_non_null(strstr(result.error.message, "transposed has other strides at the seed"));
+  assert_non_null(strstr(result.error.message, "without is not at the seed"));
+  for (size_t i = 0; i < sizeof(to); i++) assert_int_equal(to[i], 0);
+}
+
 static void test_file_alone(void **state) {
   struct scene *scene = *state;
   char url[SCRATCH_PATH_BYTES + 16];
@@ -534,6 +579,7 @@ int main(void) {
       TEST(test_verify_only),
       TEST(test_dry_run),
       TEST(test_tensors),
+      TEST(test_odd_tensors),
       TEST(test_file_alone),
       TEST(test_last_resort),
       TEST(test_name),
