@@ -11,6 +11,7 @@
  *
  * After a failure the content of the memory is undefined, but nothing is written any more.
  */
+#include "net/destination_answers.h"
 #include "net/sources.h"
 
 #include "net/destination_memory_match.h"
@@ -19,52 +20,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum memory_answer {
-  ANSWER_NONE,
-  ANSWER_PREPARED = 1u << 0,
-  ANSWER_FINISHED = 1u << 1,
-  ANSWER_ABORTED = 1u << 2
-};
-
 struct memory_destination {
   struct destination base;
-  struct reactor *reactor;
+  struct destination_answers answers;
   const struct sprout_tensor *tensors;
   size_t count;
   struct memory_match match;
-  struct sprout_error error; /* of prepare */
-  struct deferred answer;
-  unsigned answers; /* enum memory_answer */
-  struct list_node stored;
 };
 
 static struct memory_destination *memory_of(struct destination *destination) {
   return container_of(destination, struct memory_destination, base);
-}
-
-static void answer_later(struct memory_destination *memory, enum memory_answer answer) {
-  memory->answers |= answer;
-  reactor_defer(memory->reactor, &memory->answer);
-}
-
-/* The last answer may destroy the destination: nothing is touched after it. */
-static void answer_now(struct deferred *deferred) {
-  struct memory_destination *memory = container_of(deferred, struct memory_destination, answer);
-  struct destination *destination = &memory->base;
-  const struct destination_listener *listener = destination->listener;
-  const struct sprout_error ok = {.status = SPROUT_OK};
-  unsigned answers = memory->answers;
-  struct list_node stored;
-
-  memory->answers = ANSWER_NONE;
-  list_move(&stored, &memory->stored);
-  for (struct list_node *node = list_take(&stored); node != NULL; node = list_take(&stored)) {
-    struct destination_transfer *transfer = container_of(node, struct destination_transfer, node);
-    transfer->stored(transfer, &ok);
-  }
-  if ((answers & ANSWER_PREPARED) != 0) listener->prepared(destination, &memory->error);
-  if ((answers & ANSWER_FINISHED) != 0) listener->finished(destination, &ok);
-  if ((answers & ANSWER_ABORTED) != 0) listener->aborted(destination);
 }
 
 static void prepare(struct destination *destination, const struct manifest *manifest,
@@ -74,12 +39,12 @@ static void prepare(struct destination *destination, const struct manifest *mani
   (void)selected; /* the tensors say what is wanted */
   (void)reuse;
   memory_match_destroy(&memory->match);
-  memory->error = (struct sprout_error){.status = SPROUT_OK};
+  memory->answers.prepare_error = (struct sprout_error){.status = SPROUT_OK};
   /* The match has filled the error; it is told by the answer. */
-  enum sprout_status status =
-      memory_match_create(manifest, memory->tensors, memory->count, &memory->match, &memory->error);
-  assert(status == memory->error.status);
-  answer_later(memory, ANSWER_PREPARED);
+  enum sprout_status status = memory_match_create(manifest, memory->tensors, memory->count,
+                                                  &memory->match, &memory->answers.prepare_error);
+  assert(status == memory->answers.prepare_error.status);
+  destination_answers_give(&memory->answers, ANSWER_PREPARED);
 }
 
 /* Adds one range to the scatter list, in pieces; neighbours in memory share a piece. */
@@ -128,8 +93,7 @@ static void store(struct destination *destination, struct destination_transfer *
       memcpy(memory->match.copies[copy].address + range->offset, object->address + range->offset,
              range->length_bytes);
   }
-  list_append(&memory->stored, &transfer->node);
-  reactor_defer(memory->reactor, &memory->answer);
+  destination_answers_stored(&memory->answers, transfer);
 }
 
 static void release(struct destination *destination, struct destination_transfer *transfer) {
@@ -138,21 +102,19 @@ static void release(struct destination *destination, struct destination_transfer
 }
 
 static void finish(struct destination *destination) {
-  answer_later(memory_of(destination), ANSWER_FINISHED);
+  destination_answers_give(&memory_of(destination)->answers, ANSWER_FINISHED);
 }
 
 static void abort_fork(struct destination *destination) {
   struct memory_destination *memory = memory_of(destination);
 
-  assert(list_empty(&memory->stored));
-  memory->answers = ANSWER_NONE;
-  answer_later(memory, ANSWER_ABORTED);
+  destination_answers_abort(&memory->answers);
 }
 
 static void destroy(struct destination *destination) {
   struct memory_destination *memory = memory_of(destination);
 
-  reactor_defer_cancel(memory->reactor, &memory->answer);
+  destination_answers_end(&memory->answers);
   memory_match_destroy(&memory->match);
   free(memory);
 }
@@ -175,11 +137,9 @@ enum sprout_status destination_memory_create(struct reactor *reactor,
   memory = calloc(1, sizeof(*memory));
   if (memory == NULL)
     return sprout_error_set(error, SPROUT_NO_MEMORY, 0, NULL, "no memory for a destination");
-  memory->reactor = reactor;
+  destination_answers_init(&memory->answers, &memory->base, reactor);
   memory->tensors = tensors;
   memory->count = count;
-  memory->answer.run = answer_now;
-  list_init(&memory->stored);
   memory->base.ops = &ops;
   *destination_out = &memory->base;
   return SPROUT_OK;

@@ -6,6 +6,7 @@
  * that piece: the bytes stay in the cache and cost no memory traffic. The pieces are mapped once
  * and handed out last-in first-out, so that few of them are ever touched.
  */
+#include "net/destination_answers.h"
 #include "net/sources.h"
 
 #include <assert.h>
@@ -15,20 +16,9 @@
 
 #define NULL_PIECES 64u
 
-enum null_answer {
-  ANSWER_NONE,
-  ANSWER_PREPARED = 1u << 0,
-  ANSWER_FINISHED = 1u << 1,
-  ANSWER_ABORTED = 1u << 2,
-  ANSWER_ROOM = 1u << 3
-};
-
 struct null_destination {
   struct destination base;
-  struct reactor *reactor;
-  struct deferred answer; /* tells everything below */
-  unsigned answers;       /* enum null_answer */
-  struct list_node stored;
+  struct destination_answers answers;
   unsigned char *pieces;
   unsigned char *free_pieces[NULL_PIECES];
   uint32_t free_count;
@@ -39,38 +29,12 @@ static struct null_destination *null_of(struct destination *destination) {
   return container_of(destination, struct null_destination, base);
 }
 
-static void answer_later(struct null_destination *null, enum null_answer answer) {
-  null->answers |= answer;
-  reactor_defer(null->reactor, &null->answer);
-}
-
-/* The last answer may destroy the destination: nothing is touched after it. */
-static void answer_now(struct deferred *deferred) {
-  struct null_destination *null = container_of(deferred, struct null_destination, answer);
-  struct destination *destination = &null->base;
-  const struct destination_listener *listener = destination->listener;
-  const struct sprout_error ok = {.status = SPROUT_OK};
-  unsigned answers = null->answers;
-  struct list_node stored;
-
-  null->answers = ANSWER_NONE;
-  list_move(&stored, &null->stored);
-  for (struct list_node *node = list_take(&stored); node != NULL; node = list_take(&stored)) {
-    struct destination_transfer *transfer = container_of(node, struct destination_transfer, node);
-    transfer->stored(transfer, &ok);
-  }
-  if ((answers & ANSWER_ROOM) != 0) listener->room(destination);
-  if ((answers & ANSWER_PREPARED) != 0) listener->prepared(destination, &ok);
-  if ((answers & ANSWER_FINISHED) != 0) listener->finished(destination, &ok);
-  if ((answers & ANSWER_ABORTED) != 0) listener->aborted(destination);
-}
-
 static void prepare(struct destination *destination, const struct manifest *manifest,
                     const uint64_t *selected, bool reuse) {
   (void)manifest;
   (void)selected;
   (void)reuse;
-  answer_later(null_of(destination), ANSWER_PREPARED);
+  destination_answers_give(&null_of(destination)->answers, ANSWER_PREPARED);
 }
 
 static bool map(struct destination *destination, struct destination_transfer *transfer) {
@@ -101,7 +65,7 @@ static void release(struct destination *destination, struct destination_transfer
   transfer->slot = NULL;
   if (null->wants_room) {
     null->wants_room = false;
-    answer_later(null, ANSWER_ROOM);
+    destination_answers_give(&null->answers, ANSWER_ROOM);
   }
 }
 
@@ -109,26 +73,24 @@ static void store(struct destination *destination, struct destination_transfer *
   struct null_destination *null = null_of(destination);
 
   release(destination, transfer);
-  list_append(&null->stored, &transfer->node);
-  reactor_defer(null->reactor, &null->answer);
+  destination_answers_stored(&null->answers, transfer);
 }
 
 static void finish(struct destination *destination) {
-  answer_later(null_of(destination), ANSWER_FINISHED);
+  destination_answers_give(&null_of(destination)->answers, ANSWER_FINISHED);
 }
 
 static void abort_fork(struct destination *destination) {
   struct null_destination *null = null_of(destination);
 
   assert(null->free_count == NULL_PIECES);
-  null->answers = ANSWER_NONE;
-  answer_later(null, ANSWER_ABORTED);
+  destination_answers_abort(&null->answers);
 }
 
 static void destroy(struct destination *destination) {
   struct null_destination *null = null_of(destination);
 
-  reactor_defer_cancel(null->reactor, &null->answer);
+  destination_answers_end(&null->answers);
   munmap(null->pieces, (size_t)NULL_PIECES * DESTINATION_PIECE_BYTES);
   free(null);
 }
@@ -156,9 +118,7 @@ enum sprout_status destination_null_create(struct reactor *reactor,
   for (uint32_t i = 0; i < NULL_PIECES; i++)
     null->free_pieces[i] = null->pieces + (size_t)(NULL_PIECES - 1 - i) * DESTINATION_PIECE_BYTES;
   null->free_count = NULL_PIECES;
-  null->reactor = reactor;
-  null->answer.run = answer_now;
-  list_init(&null->stored);
+  destination_answers_init(&null->answers, &null->base, reactor);
   null->base.ops = &ops;
   null->base.aliased = true;
   *destination_out = &null->base;
