@@ -91,18 +91,3 @@ enum sprout_status digest_from_hex(const char *hex, struct digest *digest_out) {
   *digest_out = digest;
   return SPROUT_OK;
 }
-
-const char *digest_implementation(void) {
-#if defined(SPROUT_XXH_DISPATCH)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) return "avx512";
-  if (__builtin_cpu_supports("avx2")) return "avx2";
-  return "sse2";
-#elif defined(__x86_64__)
-  return "sse2";
-#elif defined(__aarch64__)
-  return "neon";
-#else
-  return "scalar";
-#endif
-}

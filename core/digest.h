@@ -30,6 +30,4 @@ struct digest digest_end(const struct digest_stream *stream);
 bool digest_equal(const struct digest *a, const struct digest *b);
 void digest_to_hex(const struct digest *digest, char hex_out[DIGEST_HEX_BYTES]);
 SPROUT_MUST_CHECK enum sprout_status digest_from_hex(const char *hex, struct digest *digest_out);
-/* The implementation in use: "avx512", "avx2", "sse2", "scalar", ... */
-const char *digest_implementation(void);
 #endif

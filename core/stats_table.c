@@ -13,8 +13,6 @@ static const double stats_buckets_minutes[] = {0.1, 0.3, 1,   3,    10,   20,   
                                                120, 300, 600, 1200, 1800, 3600, 0};
 static const double stats_buckets_request[] = {0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1,
                                                0.3,    1,      3,     10,    30,   0};
-static const double stats_buckets_loop[] = {0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003,
-                                            0.01,    0.03,    0.1,    0.3,    1,     0};
 
 const struct stat_family stats_table[STAT_COUNT] = {
 #define STATS_ROW(id, name, type, buckets, help, ...)                                              \

@@ -52,8 +52,6 @@
     stats_buckets_minutes, "From the open call to admission.", NULL)                               \
   X(STAT_SENT_BYTES, "sent_bytes_total", STAT_COUNTER, NULL, "Model bytes sent, by transport.",    \
     "transport")                                                                                   \
-  X(STAT_RECEIVED_BYTES, "received_bytes_total", STAT_COUNTER, NULL,                               \
-    "Model bytes received, by transport; what was read again counts again.", "transport")          \
   X(STAT_WINDOW_INFLIGHT_BYTES, "window_inflight_bytes", STAT_GAUGE, NULL,                         \
     "Bytes granted and not yet answered.", NULL)                                                   \
   X(STAT_WINDOW_LIMIT_BYTES, "window_limit_bytes", STAT_GAUGE, NULL,                               \
@@ -62,20 +60,6 @@
     "Time in which the rate limit alone held bytes back.", NULL)                                   \
   X(STAT_RATE_LIMIT_BYTES_PER_SECOND, "rate_limit_bytes_per_second", STAT_GAUGE, NULL,             \
     "Rate limit in force; 0 means none.", NULL)                                                    \
-  X(STAT_CHUNK_FETCH_DURATION_SECONDS, "chunk_fetch_duration_seconds", STAT_HISTOGRAM,             \
-    stats_buckets_request, "From posting a read to its last byte.", "transport")                   \
-  X(STAT_CHUNK_RETRIES, "chunk_retries_total", STAT_COUNTER, NULL,                                 \
-    "Chunks that went back to needed, by reason.", "reason")                                       \
-  X(STAT_DIGEST_MISMATCHES, "digest_mismatches_total", STAT_COUNTER, NULL,                         \
-    "Chunks whose bytes differ from their digest.", NULL)                                          \
-  X(STAT_STALLED_SECONDS, "stalled_seconds_total", STAT_COUNTER, NULL,                             \
-    "Time that granted reads made no progress.", NULL)                                             \
-  X(STAT_SOURCES, "sources", STAT_GAUGE, NULL,                                                     \
-    "Sources of running forks by state (connecting, queued, reading, idle, dropped).", "state")    \
-  X(STAT_SOURCE_DROPS, "source_drops_total", STAT_COUNTER, NULL, "Sources dropped, by reason.",    \
-    "reason")                                                                                      \
-  X(STAT_FALLBACKS, "fallbacks_total", STAT_COUNTER, NULL,                                         \
-    "Changes to a lesser path, by transport.", "from", "to", "reason")                             \
   X(STAT_HTTP_REQUESTS, "http_requests_total", STAT_COUNTER, NULL,                                 \
     "Requests answered, by route and status code.", "route", "code")                               \
   X(STAT_HTTP_REQUEST_DURATION_SECONDS, "http_request_duration_seconds", STAT_HISTOGRAM,           \
@@ -85,9 +69,7 @@
   X(STAT_AUTH_FAILURES, "auth_failures_total", STAT_COUNTER, NULL,                                 \
     "Requests refused by authentication, by reason (missing, wrong, malformed).", "reason")        \
   X(STAT_REACTOR_BUSY_SECONDS, "reactor_busy_seconds_total", STAT_COUNTER, NULL,                   \
-    "Time the reactor did not sleep.", NULL)                                                       \
-  X(STAT_REACTOR_LOOP_DURATION_SECONDS, "reactor_loop_duration_seconds", STAT_HISTOGRAM,           \
-    stats_buckets_loop, "One turn of the reactor, sleep not counted.", NULL)
+    "Time the reactor did not sleep.", NULL)
 
 /* Family ids, for stats_add and its sisters. */
 enum stat_id {

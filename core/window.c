@@ -37,13 +37,6 @@ void window_give(struct window *window, uint64_t bytes, uint32_t depth) {
   used->depth -= depth;
 }
 
-uint64_t window_room(const struct window *window) {
-  const struct window_limits *limits = &window->limits;
-  const struct window_limits *used = &window->used;
-  if (used->operations >= limits->operations || used->depth >= limits->depth) return 0;
-  return used->bytes < limits->bytes ? limits->bytes - used->bytes : 0;
-}
-
 bool window_idle(const struct window *window) {
   return window->used.operations == 0;
 }

@@ -27,7 +27,5 @@ void window_set_limits(struct window *window, const struct window_limits *limits
  * alone. */
 bool window_take(struct window *window, uint64_t bytes, uint32_t depth);
 void window_give(struct window *window, uint64_t bytes, uint32_t depth);
-/* Bytes that a read may have now; 0 when nothing can be posted. */
-uint64_t window_room(const struct window *window);
 bool window_idle(const struct window *window);
 #endif

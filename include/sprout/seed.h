@@ -34,11 +34,12 @@ struct sprout_seed_options {
   size_t path_count;
   const struct sprout_tensor *tensors; /* embedded seed: tensors in caller memory (not copied) */
   size_t tensor_count;
-  bool tensors_mutable;     /* the caller may change tensors between begin/end of an update */
-  const char *name;         /* model name [base name of the first path] */
-  const char *rank;         /* rank key [""] */
-  const char *label;        /* version label, at most 64 bytes [""] */
-  const char *listen;       /* ADDR:PORT, port 0 picks one ["127.0.0.1:7117"] */
+  bool tensors_mutable; /* send by copy, never from the pages themselves; updates of a running seed
+                           do not exist yet */
+  const char *name;     /* model name [base name of the first path] */
+  const char *rank;     /* rank key [""] */
+  const char *label;    /* version label, at most 64 bytes [""] */
+  const char *listen;   /* ADDR:PORT, port 0 picks one ["127.0.0.1:7117"] */
   const char *admin_listen; /* ADDR:PORT for probes and metrics [none] */
   const char
       *token_file;      /* file with one or two lines, a token each, read again on change [none] */
