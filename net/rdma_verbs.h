@@ -37,7 +37,7 @@ struct verbs_domain;  /* protection domain */
 struct verbs_channel; /* completion channel: one descriptor for many queues */
 struct verbs_queue;   /* completion queue */
 struct verbs_events;  /* connection manager's event channel */
-struct verbs_link;    /* one connection: an rdma_cm id and, later, its RC queue pair; or a listener */
+struct verbs_link; /* one connection: an rdma_cm id and, later, its RC queue pair; or a listener */
 
 /* A device and its limits. */
 struct verbs_device_info {
@@ -229,8 +229,10 @@ struct verbs {
   int (*link_make_pair)(struct verbs_link *link, struct verbs_domain *domain,
                         struct verbs_queue *queue,
                         const struct verbs_link_limits *limits); /* blocking */
-  int (*link_connect)(struct verbs_link *link, const struct verbs_connect *parameters); /* blocking */
-  int (*link_accept)(struct verbs_link *link, const struct verbs_connect *parameters);  /* blocking */
+  int (*link_connect)(struct verbs_link *link,
+                      const struct verbs_connect *parameters); /* blocking */
+  int (*link_accept)(struct verbs_link *link,
+                     const struct verbs_connect *parameters); /* blocking */
   int (*link_reject)(struct verbs_link *link, const void *private_data, uint8_t private_bytes);
   /* Tells the peer and puts the queue pair into the error state: from the return on it serves no
    * READ, and what was posted is flushed. Harmless when not connected. */

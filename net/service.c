@@ -3,6 +3,7 @@
 
 #include "core/limits.h"
 #include "core/probe.h"
+#include "net/rdma_host.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -29,6 +30,7 @@ struct sprout_service {
   uint64_t notifications;
   bool has_thread; /* started and not joined */
   pthread_t thread;
+  struct rdma_host *rdma; /* the driver's */
 };
 
 /* ---- the driver ---- */
@@ -58,6 +60,10 @@ bool service_on_thread(struct sprout_service *service) {
 
 struct reactor *service_reactor(struct sprout_service *service) {
   return service->reactor;
+}
+
+struct rdma_host **service_rdma(struct sprout_service *service) {
+  return &service->rdma;
 }
 
 /* ---- creation ---- */
@@ -108,6 +114,7 @@ void sprout_service_destroy(struct sprout_service *service) {
   pthread_mutex_lock(&service->lock);
   while (service->driver != DRIVER_NONE) pthread_cond_wait(&service->changed, &service->lock);
   pthread_mutex_unlock(&service->lock);
+  rdma_host_destroy(service->rdma);
   reactor_destroy(service->reactor);
   pthread_cond_destroy(&service->changed);
   pthread_mutex_destroy(&service->lock);

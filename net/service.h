@@ -13,6 +13,11 @@
 
 struct reactor *service_reactor(struct sprout_service *service);
 
+/* Where the service keeps its RDMA host (net/rdma_host.h), which ends with it; NULL before the
+ * first use. Reactor's thread. */
+struct rdma_host;
+struct rdma_host **service_rdma(struct sprout_service *service);
+
 /*
  * Runs call(context) on the reactor's thread and waits for its return. On that thread itself, or
  * when the service is not running, it is called directly. Not from a worker.

@@ -18,6 +18,7 @@
 #define WIRE_PROTOCOL_MAX 1u
 #define WIRE_CONTENT_TYPE "application/msgpack"
 #define WIRE_ID_BYTES 16
+#define WIRE_ENDPOINTS_MAX 8u
 
 /* A growable byte buffer owned by the caller; free `data` with free(). */
 struct wire_buffer {
@@ -38,8 +39,18 @@ struct wire_open {
   char manifest_id[DIGEST_HEX_BYTES];
   uint8_t nonce[WIRE_ID_BYTES];
   uint32_t protocol_min, protocol_max;
-  bool wants_tcp;       /* transports offered */
-  uint64_t total_bytes; /* that the fork means to read */
+  bool wants_tcp, wants_rdma; /* transports offered */
+  uint64_t total_bytes;       /* that the fork means to read */
+};
+
+/* Where a fork may connect for one-sided reads: one rail of the seed. */
+struct wire_endpoint {
+  char address[64]; /* numeric IP address */
+  uint16_t port;
+  uint32_t rail;                /* index into the keys of a placement */
+  uint32_t numa;                /* UINT32_MAX: unknown */
+  uint32_t gbits;               /* 0: unknown */
+  uint8_t nonce[WIRE_ID_BYTES]; /* good for one connection */
 };
 
 /* POST /v1/forks and PATCH, answer */
@@ -50,11 +61,33 @@ struct wire_opened {
   uint32_t protocol;
   uint64_t lease_ns, heartbeat_ns; /* on the wire in ms */
   struct source_grant grant;
+  uint32_t endpoint_count; /* only when the fork has just been admitted, and RDMA is offered */
+  struct wire_endpoint endpoints[WIRE_ENDPOINTS_MAX];
 };
 
 /* PATCH, request */
 struct wire_heartbeat {
   uint64_t received_bytes, total_bytes;
+  /* What a fork that reads one-sidedly had in flight at most since the last heartbeat; 0: reads
+   * over HTTP. */
+  uint64_t peak_inflight_bytes;
+};
+
+/* GET placement, answer. Where everything lies in the seed's memory. */
+struct wire_slice {
+  uint64_t address, length_bytes;
+  uint32_t keys[WIRE_ENDPOINTS_MAX]; /* per rail */
+};
+struct wire_placement {
+  uint64_t generation;
+  uint64_t fence_address; /* of the 64-bit fence word, inside a slice; 0: the bytes never change */
+  uint32_t rail_count;
+  uint64_t next;             /* to be asked for as `since` next */
+  bool whole;                /* no more slices will come */
+  struct wire_slice *slices; /* that became ready as number since, since + 1, ...; any order */
+  uint32_t slice_count;
+  uint64_t *objects; /* address of each object, in manifest order; only with since 0 */
+  uint32_t object_count;
 };
 
 /* DELETE, request */
@@ -89,6 +122,8 @@ SPROUT_MUST_CHECK enum sprout_status wire_open_encode(const struct wire_open *me
                                                       struct wire_buffer *buffer);
 SPROUT_MUST_CHECK enum sprout_status wire_opened_encode(const struct wire_opened *message,
                                                         struct wire_buffer *buffer);
+SPROUT_MUST_CHECK enum sprout_status wire_placement_encode(const struct wire_placement *message,
+                                                           struct wire_buffer *buffer);
 SPROUT_MUST_CHECK enum sprout_status wire_heartbeat_encode(const struct wire_heartbeat *message,
                                                            struct wire_buffer *buffer);
 SPROUT_MUST_CHECK enum sprout_status wire_close_encode(const struct wire_close *message,
@@ -107,6 +142,11 @@ SPROUT_MUST_CHECK enum sprout_status wire_open_decode(const void *data, size_t l
 SPROUT_MUST_CHECK enum sprout_status wire_opened_decode(const void *data, size_t length_bytes,
                                                         struct wire_opened *message_out,
                                                         struct sprout_error *error);
+/* Allocates slices and objects; free them with wire_placement_destroy. Keys number rail_count. */
+SPROUT_MUST_CHECK enum sprout_status wire_placement_decode(const void *data, size_t length_bytes,
+                                                           struct wire_placement *message_out,
+                                                           struct sprout_error *error);
+void wire_placement_destroy(struct wire_placement *message);
 SPROUT_MUST_CHECK enum sprout_status wire_heartbeat_decode(const void *data, size_t length_bytes,
                                                            struct wire_heartbeat *message_out,
                                                            struct sprout_error *error);

@@ -236,7 +236,7 @@ enum sprout_status wire_heartbeat_decode(const void *data, size_t length_bytes,
   struct wire_value entries[MESSAGE_VALUES];
   struct wire_values values = {entries, 0, MESSAGE_VALUES};
   const struct wire_value *fields[HEARTBEAT_KEYS];
-  struct wire_heartbeat message = {0, 0};
+  struct wire_heartbeat message = {.received_bytes = 0};
   if (!wire_parse_single(&reading, data, length_bytes, &values)) return reading.status;
   wire_map_fields(&reading, entries, heartbeat_keys, HEARTBEAT_KEYS, fields);
   wire_get_unsigned(&reading, fields[HEARTBEAT_RECEIVED], "received", &message.received_bytes);

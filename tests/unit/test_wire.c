@@ -56,7 +56,7 @@ static const struct wire_opened queued_message = {
     .grant = {.generation = 1},
 };
 
-static const struct wire_heartbeat heartbeat_message = {5ull << 30, 9ull << 30};
+static const struct wire_heartbeat heartbeat_message = {5ull << 30, 9ull << 30, 0};
 static const struct wire_close close_message = {SPROUT_CANCELLED, "the user asked"};
 static const struct wire_range ranges[] = {{0, 0, SPROUT_CHUNK_BYTES, 0, 1},
                                            {9, 1ull << 33, 512, 4096, 3}};
