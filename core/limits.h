@@ -34,6 +34,9 @@
   X(LIMIT_WORKERS, 16, "threads", "more jobs wait in the queue")                                   \
   X(LIMIT_FORKS, 4096, "running forks", "--max-forks cannot be set higher")                        \
   X(LIMIT_QUEUE, 16384, "queued forks", "429 busy")                                                \
+  X(LIMIT_SLICES, 65536, "registered slices of a seed", "it serves without RDMA")                  \
+  X(LIMIT_PLACEMENT_BYTES, 16777216, "bytes", "the placement is refused")                          \
+  X(LIMIT_RDMA_LINKS, 4096, "RDMA connections of a seed", "the newest is refused")                 \
   X(LIMIT_FINISHED_FORKS, 64, "finished forks kept for status", "the oldest is forgotten")
 
 enum limit_values {

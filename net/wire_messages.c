@@ -14,7 +14,7 @@
 /* A week: longer than any lease makes sense, and a sum with the clock cannot overflow. */
 #define DURATION_MAX_MS 604800000u
 /* Values of a small message, those of later versions included. */
-#define MESSAGE_VALUES 256u
+#define MESSAGE_VALUES 512u
 
 /* --- "protocol": {"min", "max"} --- */
 
@@ -44,7 +44,7 @@ void wire_get_protocol(struct wire_reading *reading, const struct wire_value *va
 enum { OPEN_MANIFEST, OPEN_NONCE, OPEN_PROTOCOL, OPEN_TRANSPORTS, OPEN_TOTAL, OPEN_KEYS };
 static const char *const open_keys[OPEN_KEYS] = {"manifest", "nonce", "protocol", "transports",
                                                  "total"};
-static const char tcp_name[] = "tcp";
+static const char tcp_name[] = "tcp", rdma_name[] = "rdma";
 
 enum sprout_status wire_open_encode(const struct wire_open *message, struct wire_buffer *buffer) {
   struct wire_writer writer;
@@ -57,8 +57,9 @@ enum sprout_status wire_open_encode(const struct wire_open *message, struct wire
   wire_write_text(&writer, open_keys[OPEN_PROTOCOL]);
   wire_write_protocol(&writer, message->protocol_min, message->protocol_max);
   wire_write_text(&writer, open_keys[OPEN_TRANSPORTS]);
-  wire_write_array(&writer, message->wants_tcp);
+  wire_write_array(&writer, (size_t)message->wants_tcp + message->wants_rdma);
   if (message->wants_tcp) wire_write_text(&writer, tcp_name);
+  if (message->wants_rdma) wire_write_text(&writer, rdma_name);
   wire_write_text(&writer, open_keys[OPEN_TOTAL]);
   wire_write_unsigned(&writer, message->total_bytes);
   return wire_writer_end(&writer);
@@ -75,6 +76,7 @@ static void get_transports(struct wire_reading *reading, const struct wire_value
   const struct wire_value *name = value + 1;
   for (uint32_t i = 0; i < value->size; i++, name = wire_skip(name)) {
     if (wire_text_is(name, tcp_name)) message->wants_tcp = true;
+    if (wire_text_is(name, rdma_name)) message->wants_rdma = true;
   }
 }
 
@@ -115,11 +117,12 @@ enum {
   OPENED_RATE,
   OPENED_GENERATION,
   OPENED_DRAINING,
+  OPENED_ENDPOINTS, /* absent without any */
   OPENED_KEYS
 };
 static const char *const opened_keys[OPENED_KEYS] = {
-    "fork",         "queued", "position", "protocol",   "lease_ms",
-    "heartbeat_ms", "window", "rate",     "generation", "draining"};
+    "fork",   "queued", "position",   "protocol", "lease_ms", "heartbeat_ms",
+    "window", "rate",   "generation", "draining", "endpoints"};
 
 enum { WINDOW_OPERATIONS, WINDOW_BYTES, WINDOW_DEPTH, WINDOW_KEYS };
 static const char *const window_keys[WINDOW_KEYS] = {"operations", "bytes", "depth"};
@@ -138,7 +141,8 @@ enum sprout_status wire_opened_encode(const struct wire_opened *message,
                                       struct wire_buffer *buffer) {
   struct wire_writer writer;
   wire_writer_begin(&writer, buffer);
-  wire_write_map(&writer, OPENED_KEYS);
+  bool endpoints = message->endpoint_count > 0;
+  wire_write_map(&writer, endpoints ? OPENED_KEYS : OPENED_KEYS - 1);
   wire_write_text(&writer, opened_keys[OPENED_FORK]);
   wire_write_bytes(&writer, message->fork_id, sizeof(message->fork_id));
   wire_write_text(&writer, opened_keys[OPENED_QUEUED]);
@@ -159,6 +163,10 @@ enum sprout_status wire_opened_encode(const struct wire_opened *message,
   wire_write_unsigned(&writer, message->grant.generation);
   wire_write_text(&writer, opened_keys[OPENED_DRAINING]);
   wire_write_bool(&writer, message->grant.draining);
+  if (endpoints) {
+    wire_write_text(&writer, opened_keys[OPENED_ENDPOINTS]);
+    wire_write_endpoints(&writer, message->endpoints, message->endpoint_count);
+  }
   return wire_writer_end(&writer);
 }
 
@@ -208,14 +216,16 @@ enum sprout_status wire_opened_decode(const void *data, size_t length_bytes,
       opened_keys[OPENED_GENERATION], &message.grant.generation);
   wire_get_bool(&reading, fields[OPENED_DRAINING], opened_keys[OPENED_DRAINING],
                 &message.grant.draining);
+  wire_get_endpoints(&reading, fields[OPENED_ENDPOINTS], message.endpoints,
+                     &message.endpoint_count);
   if (reading.status == SPROUT_OK) *message_out = message;
   return reading.status;
 }
 
 /* --- heartbeat --- */
 
-enum { HEARTBEAT_RECEIVED, HEARTBEAT_TOTAL, HEARTBEAT_KEYS };
-static const char *const heartbeat_keys[HEARTBEAT_KEYS] = {"received", "total"};
+enum { HEARTBEAT_RECEIVED, HEARTBEAT_TOTAL, HEARTBEAT_PEAK, HEARTBEAT_KEYS };
+static const char *const heartbeat_keys[HEARTBEAT_KEYS] = {"received", "total", "peak"};
 
 enum sprout_status wire_heartbeat_encode(const struct wire_heartbeat *message,
                                          struct wire_buffer *buffer) {
@@ -226,6 +236,8 @@ enum sprout_status wire_heartbeat_encode(const struct wire_heartbeat *message,
   wire_write_unsigned(&writer, message->received_bytes);
   wire_write_text(&writer, heartbeat_keys[HEARTBEAT_TOTAL]);
   wire_write_unsigned(&writer, message->total_bytes);
+  wire_write_text(&writer, heartbeat_keys[HEARTBEAT_PEAK]);
+  wire_write_unsigned(&writer, message->peak_inflight_bytes);
   return wire_writer_end(&writer);
 }
 
@@ -241,6 +253,7 @@ enum sprout_status wire_heartbeat_decode(const void *data, size_t length_bytes,
   wire_map_fields(&reading, entries, heartbeat_keys, HEARTBEAT_KEYS, fields);
   wire_get_unsigned(&reading, fields[HEARTBEAT_RECEIVED], "received", &message.received_bytes);
   wire_get_unsigned(&reading, fields[HEARTBEAT_TOTAL], "total", &message.total_bytes);
+  wire_get_unsigned(&reading, fields[HEARTBEAT_PEAK], "peak", &message.peak_inflight_bytes);
   if (reading.status == SPROUT_OK) *message_out = message;
   return reading.status;
 }

@@ -34,4 +34,7 @@ void wire_write_array(struct wire_writer *writer, size_t count);
 void wire_write_map(struct wire_writer *writer, size_t count);
 /* "protocol": {"min", "max"}. */
 void wire_write_protocol(struct wire_writer *writer, uint32_t min, uint32_t max);
+/* The value of "endpoints". */
+void wire_write_endpoints(struct wire_writer *writer, const struct wire_endpoint *endpoints,
+                          uint32_t count);
 #endif

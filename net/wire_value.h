@@ -106,4 +106,9 @@ bool wire_text_is(const struct wire_value *value, const char *text);
 /* "protocol": {"min", "max"}. */
 void wire_get_protocol(struct wire_reading *reading, const struct wire_value *value,
                        uint32_t *min_out, uint32_t *max_out);
+/* "endpoints": appends those that this side can use, WIRE_ENDPOINTS_MAX in all; others are left
+ * out. */
+struct wire_endpoint;
+void wire_get_endpoints(struct wire_reading *reading, const struct wire_value *list,
+                        struct wire_endpoint *endpoints_out, uint32_t *count_out);
 #endif

@@ -14,6 +14,7 @@ FIXTURES = HERE.parent / "fixtures" / "wire" / "v1"
 # In the order of fuzz_wire_messages.
 KINDS = ("open", "opened", "heartbeat", "close", "digests", "digests_wanted")
 ERROR_KIND = len(KINDS)
+PLACEMENT_KIND = ERROR_KIND + 1
 
 HOSTILE = {
     "array32": b"\xdd\xff\xff\xff\xff",
@@ -36,6 +37,11 @@ def main():
         write("wire_messages", kind, bytes([index]) + (FIXTURES / f"{kind}.msgpack").read_bytes())
     queued = (FIXTURES / "queued.msgpack").read_bytes()
     write("wire_messages", "queued", bytes([KINDS.index("opened")]) + queued)
+    for kind in ("open", "opened", "heartbeat"):
+        kept = (FIXTURES / f"{kind}_rdma.msgpack").read_bytes()
+        write("wire_messages", f"{kind}_rdma", bytes([KINDS.index(kind)]) + kept)
+    placement = (FIXTURES / "placement.msgpack").read_bytes()
+    write("wire_messages", "placement", bytes([PLACEMENT_KIND]) + placement)
     critical = b"\x81\xa8critical\x91\xa8teleport"
     write("wire_messages", "critical", bytes([KINDS.index("heartbeat")]) + critical)
     error = b'{"error":{"code":"gone","message":"the lease \\u00e4","hint":"open again"}}'
@@ -45,6 +51,8 @@ def main():
     write("wire_manifest", "manifest", (FIXTURES / "manifest.msgpack").read_bytes())
     for name, data in HOSTILE.items():
         write("wire_messages", name, bytes([KINDS.index("heartbeat")]) + data)
+        slices = b"\x81\xa6slices" + data
+        write("wire_messages", f"placement_{name}", bytes([PLACEMENT_KIND]) + slices)
         write("wire_read", name, b"\x82\xaageneration\x01\xa6ranges" + data)
         write("wire_manifest", name, data)
 

@@ -62,6 +62,16 @@ static enum sprout_status recode_wanted(const void *data, size_t size, struct wi
   return status == SPROUT_OK ? wire_digests_wanted_encode(first, count, buffer) : status;
 }
 
+static enum sprout_status recode_placement(const void *data, size_t size,
+                                           struct wire_buffer *buffer, struct sprout_error *error) {
+  struct wire_placement message;
+  enum sprout_status status = wire_placement_decode(data, size, &message, error);
+  if (status != SPROUT_OK) return status;
+  status = wire_placement_encode(&message, buffer);
+  wire_placement_destroy(&message);
+  return status;
+}
+
 /* Any bytes are an error of some kind. */
 static enum sprout_status recode_error(const void *data, size_t size, struct wire_buffer *buffer,
                                        struct sprout_error *error) {
@@ -74,8 +84,9 @@ static enum sprout_status recode_error(const void *data, size_t size, struct wir
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  static recode *const kinds[] = {recode_open,    recode_opened, recode_heartbeat, recode_close,
-                                  recode_digests, recode_wanted, recode_error};
+  static recode *const kinds[] = {recode_open,  recode_opened,   recode_heartbeat,
+                                  recode_close, recode_digests,  recode_wanted,
+                                  recode_error, recode_placement};
   struct wire_buffer first = {NULL, 0, 0}, second = {NULL, 0, 0};
   struct sprout_error error = {.status = SPROUT_OK};
   if (size == 0) return 0;
