@@ -12,7 +12,8 @@ include(${CMAKE_CURRENT_LIST_DIR}/Llhttp.cmake)
 
 add_library(sprout_dependencies INTERFACE)
 target_link_libraries(sprout_dependencies INTERFACE PkgConfig::URING PkgConfig::XXHASH
-                      PkgConfig::JANSSON PkgConfig::MSGPACK sprout_llhttp Threads::Threads)
+                      PkgConfig::JANSSON PkgConfig::MSGPACK sprout_llhttp Threads::Threads
+                      ${CMAKE_DL_LIBS})
 
 # libxxhash picks the vector unit at run time only when entered through its dispatch header; that is
 # three times the plain entry. Some packagings leave the dispatch out, so look for the symbol too.

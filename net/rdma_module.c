@@ -2,92 +2,131 @@
 #include "net/rdma_module.h"
 
 #include <dlfcn.h>
+#include <limits.h>
+#include <link.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define MODULE_FILE "libsprout_rdma.so"
-#define MODULE_PATH_BYTES 4096
+#define PACKAGES "rdma-core libibverbs1 librdmacm1 ibverbs-providers"
 
-static const char hint_install[] =
-    "Install rdma-core (Debian: libibverbs1 librdmacm1 ibverbs-providers) and sprout's module "
-    "libsprout_rdma.so, or use --transport tcp.";
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct {
+  const struct verbs *verbs;
+  enum sprout_status status;
+  struct sprout_error error;
+} loaded; /* by the one call of load() */
+static _Atomic(const struct verbs *) replacement;
 
-/* Looked for once; what was found stays. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const struct verbs *loaded, *replacement;
+/* ---- where it is ---- */
 
-/* The directory of the program or library that this function is in, with its last '/'. */
-static bool own_directory(char *directory, size_t directory_bytes) {
+/* The directory of the program or library that this function is in, without links. */
+static bool find_own_directory(char directory[PATH_MAX]) {
   Dl_info info;
-  if (dladdr((void *)(uintptr_t)&rdma_module_load, &info) == 0 || info.dli_fname == NULL)
-    return false;
-  char *resolved = realpath(info.dli_fname[0] == '/' ? info.dli_fname : "/proc/self/exe", NULL);
-  if (resolved == NULL) return false;
-  char *slash = strrchr(resolved, '/');
-  bool fits = slash != NULL && (size_t)(slash - resolved) + 2 <= directory_bytes;
-  if (fits) {
-    slash[1] = '\0';
-    memcpy(directory, resolved, strlen(resolved) + 1);
-  }
-  free(resolved);
-  return fits;
+  struct link_map *map = NULL;
+  if (dladdr1((void *)rdma_module_load, &info, (void **)&map, RTLD_DL_LINKMAP) == 0) return false;
+  /* The program itself has no name there. */
+  const char *path = map != NULL && map->l_name[0] != '\0' ? map->l_name : "/proc/self/exe";
+  if (realpath(path, directory) == NULL) return false;
+  char *slash = strrchr(directory, '/');
+  if (slash == NULL) return false;
+  *slash = '\0';
+  return true;
 }
 
-static void *open_module(char *reason, size_t reason_bytes) {
-  /* Beside us in a build tree; else as installed, seen from bin/ and from lib/. */
-  static const char *const places[] = {"", "sprout/", "../lib/sprout/",
-                                       SPROUT_MODULE_DIRECTORY "/"};
-  char directory[MODULE_PATH_BYTES], path[2 * MODULE_PATH_BYTES];
-  bool own = own_directory(directory, sizeof(directory));
-  (void)snprintf(reason, reason_bytes, "%s is not there", MODULE_FILE);
-  for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-    bool relative = places[i][0] != '/';
-    if (relative && !own) continue;
-    (void)snprintf(path, sizeof(path), "%s%s%s", relative ? directory : "", places[i], MODULE_FILE);
-    if (access(path, F_OK) != 0) continue;
-    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (module != NULL) return module;
-    const char *why = dlerror();
-    (void)snprintf(reason, reason_bytes, "%s", why != NULL ? why : "it cannot be loaded");
+/* Beside the code (a build tree, a Python package), then where an installation that may have been
+ * moved keeps it, seen from a library and from the program, then where it was installed first. */
+static bool find_module(char path[PATH_MAX]) {
+  char own[PATH_MAX];
+  if (find_own_directory(own)) {
+    static const char *const places[] = {"", "/sprout", "/" SPROUT_MODULE_DIR_FROM_PROGRAM};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+      int length = snprintf(path, PATH_MAX, "%s%s/" MODULE_FILE, own, places[i]);
+      if (length < PATH_MAX && access(path, F_OK) == 0) return true;
+    }
   }
-  return NULL;
+  snprintf(path, PATH_MAX, "%s", SPROUT_MODULE_DIR "/" MODULE_FILE);
+  return access(path, F_OK) == 0;
 }
 
-static SPROUT_MUST_CHECK enum sprout_status load(struct sprout_error *error) {
-  char reason[300];
-  void *module = open_module(reason, sizeof(reason));
-  if (module == NULL)
-    return sprout_error_set(error, SPROUT_UNSUPPORTED, 0, hint_install,
-                            "the RDMA module cannot be loaded: %s", reason);
-  verbs_module_entry entry;
-  void *symbol = dlsym(module, VERBS_MODULE_SYMBOL);
-  memcpy(&entry, &symbol, sizeof(entry)); /* ISO C has no cast for this */
-  const struct verbs *verbs = symbol != NULL ? entry() : NULL;
-  if (verbs == NULL || verbs->layer_version != VERBS_LAYER_VERSION ||
-      verbs->struct_bytes != sizeof(*verbs)) {
-    dlclose(module);
+/* ---- what keeps it from loading ---- */
+
+static enum sprout_status explain_absent(struct sprout_error *error) {
+  return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
+                          "Install sprout with its RDMA module (built with -DSPROUT_RDMA=ON, needs "
+                          "libibverbs-dev and librdmacm-dev), or use --transport tcp.",
+                          "RDMA is not installed: there is no " MODULE_FILE
+                          " beside the program and none in " SPROUT_MODULE_DIR);
+}
+
+static enum sprout_status explain_unloadable(const char *path, const char *reason,
+                                             struct sprout_error *error) {
+  bool lacks_library = strstr(reason, "libibverbs") != NULL || strstr(reason, "librdmacm") != NULL;
+  if (lacks_library)
     return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
-                            "Install module and program of the same version.",
-                            "the RDMA module is of another version of sprout");
+                            "Install the packages " PACKAGES " (other distributions: rdma-core), "
+                            "or use --transport tcp.",
+                            "RDMA needs libraries that are not on this machine: %s", reason);
+  return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
+                          "Install sprout and its RDMA module from one release; the module needs "
+                          "the packages " PACKAGES ".",
+                          "the RDMA module %s cannot be loaded: %s", path, reason);
+}
+
+static enum sprout_status explain_version(const char *path, struct sprout_error *error) {
+  return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
+                          "Install sprout and " MODULE_FILE " from one release.",
+                          "the RDMA module %s is of another version of sprout (layer %u expected)",
+                          path, VERBS_LAYER_VERSION);
+}
+
+/* ---- loading ---- */
+
+static enum sprout_status open_module(const char *path, const struct verbs **verbs_out,
+                                      struct sprout_error *error) {
+  void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (module == NULL) {
+    const char *reason = dlerror();
+    return explain_unloadable(path, reason != NULL ? reason : "unknown reason", error);
   }
-  loaded = verbs;
+  /* ISO C has no way from an object pointer to a function pointer; POSIX has this one. */
+  verbs_module_entry entry = NULL;
+  *(void **)&entry = dlsym(module, VERBS_MODULE_SYMBOL);
+  const struct verbs *verbs = entry != NULL ? entry() : NULL;
+  if (verbs == NULL || verbs->layer_version != VERBS_LAYER_VERSION ||
+      verbs->struct_bytes != sizeof *verbs) {
+    dlclose(module);
+    return explain_version(path, error);
+  }
+  *verbs_out = verbs;
   return SPROUT_OK;
 }
 
+static void load(void) {
+  char path[PATH_MAX];
+  loaded.status = find_module(path) ? open_module(path, &loaded.verbs, &loaded.error)
+                                    : explain_absent(&loaded.error);
+}
+
 enum sprout_status rdma_module_load(const struct verbs **verbs_out, struct sprout_error *error) {
-  enum sprout_status status = SPROUT_OK;
-  pthread_mutex_lock(&lock);
-  if (replacement == NULL && loaded == NULL) status = load(error);
-  if (status == SPROUT_OK) *verbs_out = replacement != NULL ? replacement : loaded;
-  pthread_mutex_unlock(&lock);
-  return status;
+  const struct verbs *other = atomic_load(&replacement);
+  if (other != NULL) {
+    *verbs_out = other;
+    return SPROUT_OK;
+  }
+  pthread_once(&once, load);
+  if (loaded.status == SPROUT_OK) {
+    *verbs_out = loaded.verbs;
+  } else if (error != NULL) {
+    *error = loaded.error;
+  }
+  return loaded.status;
 }
 
 void rdma_module_replace(const struct verbs *verbs) {
-  pthread_mutex_lock(&lock);
-  replacement = verbs;
-  pthread_mutex_unlock(&lock);
+  atomic_store(&replacement, verbs);
 }

@@ -159,9 +159,11 @@ struct verbs_event {
   struct verbs_link *link;
   void *context; /* of the link; of the listener for a request */
   int native;
-  const char *text;                /* the library's name of the event; static */
-  uint8_t read_depth, serve_depth; /* request, established: as the peer offers or agreed to */
-  uint8_t private_bytes;           /* zero-padded by the transport: may exceed what was sent */
+  const char *text; /* the library's name of the event; static */
+  /* Request, established: READs we may have outstanding and READs of the peer that we are to serve,
+   * as the peer offers or both agreed. */
+  uint8_t read_depth, serve_depth;
+  uint8_t private_bytes; /* zero-padded by the transport: may exceed what was sent */
   uint8_t private_data[VERBS_PRIVATE_BYTES];
   struct sockaddr_storage peer; /* of a request */
 };

@@ -62,6 +62,25 @@ exported=$(nm -D --defined-only "$lib/libsprout.so" | awk '{ print $3 }' | grep 
   exit 1
 }
 echo "ok: exports"
+# RDMA is a module: nothing else may need its libraries, and it shows one symbol.
+needs_verbs() {
+  readelf -d "$1" | grep -Eq 'NEEDED.*lib(ibverbs|rdmacm)'
+}
+for file in "$lib/libsprout.so" "$prefix/usr/bin/sprout" "$prefix/shared" "$prefix/static"; do
+  if [ -e "$file" ] && needs_verbs "$file"; then
+    echo "FAILED module: $file needs libibverbs"
+    exit 1
+  fi
+done
+module=$lib/sprout/libsprout_rdma.so
+if [ -e "$module" ]; then
+  exported=$(nm -D --defined-only "$module" | awk '{ print $3 }')
+  if [ "$exported" != sprout_rdma_verbs ] || ! needs_verbs "$module"; then
+    echo "FAILED module: libsprout_rdma.so needs no libibverbs, or exports other than its entry: $exported"
+    exit 1
+  fi
+fi
+echo "ok: module"
 if [ -x "$prefix/usr/bin/sprout" ]; then
   "$prefix/usr/bin/sprout" --version >/dev/null
   echo "ok: program"

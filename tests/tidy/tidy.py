@@ -36,7 +36,7 @@ THIRD_PARTY = (
     (r"llhttp", ("net/http_parser.c",)),
     (r"msgpack", ("net/wire*.c",)),
     (r"cuda", ("gpu/*",)),
-    (r"infiniband/|rdma/", ("net/rdma*",)),
+    (r"infiniband/|rdma/", ("net/verbs/*.c",)),
     (r"cmocka|seccomp", ()),
 )
 
