@@ -32,8 +32,9 @@ static uint64_t given_ns(uint64_t duration_ns) {
   return duration_ns != 0 ? duration_ns : 1;
 }
 
-static void fill(struct sprout_fork_options *options, const struct cli_call *call,
-                 const struct fork_call *fork, const char *token) {
+static enum sprout_status fill(struct sprout_fork_options *options, const struct cli_call *call,
+                               const struct fork_call *fork, const char *token,
+                               struct sprout_error *error) {
   const struct fork_values *values = fork->values;
   *options = (struct sprout_fork_options){
       .struct_bytes = sizeof(*options),
@@ -59,7 +60,10 @@ static void fill(struct sprout_fork_options *options, const struct cli_call *cal
       .stall_timeout_ns = values->stall_timeout_ns,
       .timeout_ns = values->timeout_ns,
       .wait_ns = given_ns(values->wait_ns),
+      .transports = values->transport,
+      .rdma_devices = values->rdma_devices,
   };
+  return parts_parse_gid_index(values->gid_index, &options->rdma_gid_index, error);
 }
 
 /* Whether it helps to say that the same command goes on: there is something to keep, and what ended
@@ -118,11 +122,11 @@ int command_fork(const struct cli_call *call) {
           SPROUT_OK ||
       cli_client_token(&values->client, token_text, &token, &error) != SPROUT_OK)
     return cli_fail(&error);
-  struct terminal terminal = terminal_of(2, getenv);
   struct sprout_fork_options options;
+  if (fill(&options, call, &fork, token, &error) != SPROUT_OK) return cli_fail(&error);
+  struct terminal terminal = terminal_of(2, getenv);
   struct reporter reporter;
   fork.mode = progress_mode_of(values->progress, values->globals.quiet, &terminal);
-  fill(&options, call, &fork, token);
   reporter_init(&reporter, fork.mode, &terminal, fork.mode == PROGRESS_JSON ? stdout : stderr,
                 "forking");
   int code = fork_run(&options, &reporter, on_ended, &fork);

@@ -56,9 +56,14 @@ static enum sprout_status fill(struct sprout_seed_options *options, const struct
       .digest_rate = values->digest_rate.bytes_per_second,
       /* The library takes 0 for "the default"; here 0 is a value. */
       .drain_timeout_ns = values->drain_timeout_ns != 0 ? values->drain_timeout_ns : 1,
+      .transports = values->transport,
+      .rdma_devices = values->rdma_devices,
+      .rdma_port = (uint32_t)values->rdma_port,
   };
   enum sprout_status status = parts_check_transport(values->transport, error);
   if (status == SPROUT_OK) status = parts_parse_memory(values->memory, &options->memory, error);
+  if (status == SPROUT_OK)
+    status = parts_parse_gid_index(values->gid_index, &options->rdma_gid_index, error);
   if (status == SPROUT_OK)
     status = parts_refuse_percent("--digest-rate", &values->digest_rate, error);
   return status;

@@ -13,6 +13,11 @@
 SPROUT_MUST_CHECK enum sprout_status parts_check_transport(const char *list,
                                                            struct sprout_error *error);
 
+/* "auto" (or NULL: a build without RDMA has no such option) or a number, as the options of seed and
+ * fork take it: one more, 0 for auto. */
+SPROUT_MUST_CHECK enum sprout_status parts_parse_gid_index(const char *text, int32_t *option_out,
+                                                           struct sprout_error *error);
+
 /* "file", "host". */
 SPROUT_MUST_CHECK enum sprout_status parts_parse_memory(const char *text,
                                                         enum sprout_seed_memory *memory_out,

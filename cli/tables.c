@@ -66,6 +66,32 @@
             "standard output, the last of type \"result\"."                                        \
   }
 
+/* Transports, and how RDMA is to be had: rows of seed and fork. What this build has not is not
+ * offered. */
+#ifdef SPROUT_HAVE_RDMA
+#define TRANSPORT_HELP                                                                             \
+  "auto, or a comma list of: rdma, tcp. What is named must be there; auto takes RDMA where it "    \
+  "can, "                                                                                          \
+  "else TCP."
+#define RDMA_ROWS(values)                                                                          \
+  {.name = "rdma-device",                                                                          \
+   .type = OPTION_TEXT,                                                                            \
+   .offset = offsetof(struct values, rdma_devices),                                                \
+   .argument = "LIST",                                                                             \
+   .fallback = "auto",                                                                             \
+   .help = "RDMA devices to use together, by name, each perhaps with its port: mlx5_0,mlx5_1:1; "  \
+           "auto is every one with an active port and an address."},                               \
+      {.name = "gid-index",                                                                        \
+       .type = OPTION_TEXT,                                                                        \
+       .offset = offsetof(struct values, gid_index),                                               \
+       .argument = "N",                                                                            \
+       .fallback = "auto",                                                                         \
+       .help = "GID of the devices to use, e.g. 3; auto chooses RoCE v2 and IPv4 where it can."},
+#else
+#define TRANSPORT_HELP "auto, or a comma list of: tcp."
+#define RDMA_ROWS(values)
+#endif
+
 /* --- seed --- */
 
 #define SEED(member) offsetof(struct seed_values, member)
@@ -95,7 +121,19 @@ static const struct option seed_options[] = {
      .offset = SEED(transport),
      .argument = "LIST",
      .fallback = "auto",
-     .help = "auto, or a comma list of: tcp."},
+     .help = TRANSPORT_HELP},
+    RDMA_ROWS(seed_values)
+#ifdef SPROUT_HAVE_RDMA
+        {.name = "rdma-port",
+         .type = OPTION_COUNT,
+         .offset = SEED(rdma_port),
+         .argument = "N",
+         .fallback = "0",
+         .min = 0,
+         .max = 65535,
+         .help = "Where RDMA connections come in, on the address of every device; 0 takes a free "
+                 "one."},
+#endif
     {.name = "memory",
      .type = OPTION_TEXT,
      .offset = SEED(memory),
@@ -248,15 +286,15 @@ static const struct option fork_options[] = {
      .offset = FORK(transport),
      .argument = "LIST",
      .fallback = "auto",
-     .help = "auto, or a comma list of: tcp."},
-    {.name = "connections",
-     .type = OPTION_COUNT,
-     .offset = FORK(connections),
-     .argument = "N",
-     .fallback = "1",
-     .min = 1,
-     .max = 16,
-     .help = "Data connections to each seed."},
+     .help = TRANSPORT_HELP},
+    RDMA_ROWS(fork_values){.name = "connections",
+                           .type = OPTION_COUNT,
+                           .offset = FORK(connections),
+                           .argument = "N",
+                           .fallback = "1",
+                           .min = 1,
+                           .max = 16,
+                           .help = "Data connections to each seed."},
     PROGRESS_ROW(fork_values),
     CLIENT_ROWS(fork_values),
 

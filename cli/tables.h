@@ -22,16 +22,16 @@ struct cli_client {
 struct seed_values {
   struct cli_globals globals;
   const char *listen, *admin_listen, *name, *rank, *label, *token_file, *token, *memory, *transport,
-      *ready_file;
+      *ready_file, *rdma_devices, *gid_index;
   bool allow_anonymous, metrics_need_token;
   struct units_rate max_rate, digest_rate;
-  uint64_t max_forks, max_queue, inflight_bytes, drain_timeout_ns;
+  uint64_t max_forks, max_queue, inflight_bytes, drain_timeout_ns, rdma_port;
 };
 
 struct fork_values {
   struct cli_globals globals;
   struct cli_client client;
-  const char *transport, *model, *rank, *label, *progress;
+  const char *transport, *model, *rank, *label, *progress, *rdma_devices, *gid_index;
   bool no_verify, dry_run, force;
   struct option_list include, exclude, tensor;
   struct units_rate max_rate;

@@ -48,7 +48,8 @@ static SPROUT_MUST_CHECK enum sprout_status copy_list(struct fork_options *copy,
 
 static SPROUT_MUST_CHECK enum sprout_status copy_all(struct fork_options *copy) {
   struct sprout_fork_options *mine = &copy->public_part;
-  const char **texts[] = {&mine->directory, &mine->model, &mine->rank, &mine->label};
+  const char **texts[] = {&mine->directory, &mine->model,      &mine->rank,
+                          &mine->label,     &mine->transports, &mine->rdma_devices};
   enum sprout_status status = copy_list(copy, &mine->urls, mine->url_count);
   for (size_t i = 0; i < sizeof texts / sizeof texts[0] && status == SPROUT_OK; i++)
     status = copy_text(copy, texts[i]);

@@ -116,6 +116,14 @@ struct sprout_fork_options {
   /* verify_only: once per file with wrong or missing bytes, in manifest order, before finished. */
   void (*differs)(void *context, const char *file, uint64_t wrong_bytes, uint64_t missing_bytes);
   void *context; /* passed to all callbacks, which run on the service's thread */
+
+  /* What weights are read over: a comma list of "rdma" and "tcp". Control always goes over HTTP.
+   * What is named must be there, and at least one of it at each source; ["auto"] takes what there
+   * is. */
+  const char *transports;
+  const char *rdma_devices; /* comma list of names, each perhaps with ":PORT" ["auto": every device
+                               with an active port and an address] */
+  int32_t rdma_gid_index;   /* GID index plus one [0: chosen by address] */
 };
 
 /* Starts a fork. Argument errors and destination checks that need no seed are reported here. Any

@@ -56,6 +56,15 @@ struct sprout_seed_options {
   uint64_t digest_rate;      /* background digest computation, bytes per second [1 GB/s] */
   uint64_t drain_timeout_ns; /* [30 s] */
   uint64_t lease_ns;         /* [10 s] */
+
+  /* What weights are read over: a comma list of "rdma" and "tcp". Control always goes over HTTP.
+   * With "rdma" alone forks cannot read over HTTP. What is named must be there; ["auto"] takes what
+   * there is. */
+  const char *transports;
+  const char *rdma_devices; /* comma list of names, each perhaps with ":PORT" ["auto": every device
+                               with an active port and an address] */
+  int32_t rdma_gid_index;   /* GID index plus one [0: chosen by address] */
+  uint32_t rdma_port;       /* where RDMA connections come in, on every device [0: any free one] */
 };
 
 /* A seed as numbers. */

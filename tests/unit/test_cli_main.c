@@ -155,7 +155,14 @@ static void wrong_usage_ends_with_2_and_a_hint(void **state) {
       {"fork http://x", "an argument is missing; usage: sprout fork URL... DEST"},
       {"fork http://x http://y", "the destination is missing"},
       {"fork http://x cuda:0", "destination cuda:0: this build has no CUDA"},
+      {"fork http://x ^ --transport ipc", "this build has no same-host memory"},
+#ifdef SPROUT_HAVE_RDMA
+      {"fork http://x ^ --gid-index 65536", "neither auto nor a number from 0 to 65535"},
+      {"seed ^ --rdma-port 65536", "'65536' is not a whole number between 0 and 65535"},
+#else
       {"fork http://x ^ --transport rdma", "this build has no RDMA"},
+      {"seed ^ --rdma-port 7", "rdma-port"},
+#endif
       {"fork http://x ^ --token hunter2", "a secret is not taken from the command line"},
       {"fork ftp://x ^", "ftp"},
       {"seed ^ --memory cuda:0", "this build has no CUDA"},

@@ -169,14 +169,36 @@ static void transports_that_are_not_built_are_refused(void **state) {
   assert_int_equal(parts_check_transport("auto", &error), SPROUT_OK);
   assert_int_equal(parts_check_transport("tcp", &error), SPROUT_OK);
   assert_int_equal(parts_check_transport("tcp,tcp", &error), SPROUT_OK);
+#ifdef SPROUT_HAVE_RDMA
+  assert_int_equal(parts_check_transport("tcp,rdma", &error), SPROUT_OK);
+  assert_int_equal(parts_check_transport("rdma", &error), SPROUT_OK);
+#else
   assert_int_equal(parts_check_transport("tcp,rdma", &error), SPROUT_INVALID);
   assert_string_equal(error.message, "--transport rdma: this build has no RDMA");
+#endif
   assert_int_equal(parts_check_transport("ipc", &error), SPROUT_INVALID);
   static const char *const bad[] = {"", ",", "tcp,", ",tcp", "tcpx", "auto,tcp", "carrier pigeon"};
   for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
     assert_int_equal(parts_check_transport(bad[i], &error), SPROUT_INVALID);
-    assert_non_null(strstr(error.message, "is not a transport; expected auto or tcp"));
+    assert_non_null(strstr(error.message, "is not a transport; expected auto"));
   }
+}
+
+static void gid_indexes_are_one_more_in_options(void **state) {
+  (void)state;
+  static const char *const bad[] = {"", "-1", "65536", "99999999999999999999", "3 ", "any"};
+  struct sprout_error error;
+  int32_t option = -1;
+  assert_int_equal(parts_parse_gid_index(NULL, &option, &error), SPROUT_OK);
+  assert_int_equal(option, 0);
+  assert_int_equal(parts_parse_gid_index("auto", &option, &error), SPROUT_OK);
+  assert_int_equal(option, 0);
+  assert_int_equal(parts_parse_gid_index("0", &option, &error), SPROUT_OK);
+  assert_int_equal(option, 1);
+  assert_int_equal(parts_parse_gid_index("65535", &option, &error), SPROUT_OK);
+  assert_int_equal(option, 65536);
+  for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+    assert_int_equal(parts_parse_gid_index(bad[i], &option, &error), SPROUT_INVALID);
 }
 
 static void memories_that_are_not_built_are_refused(void **state) {
@@ -230,6 +252,7 @@ int main(void) {
       cmocka_unit_test(a_row_that_is_not_full_is_not_printed),
       cmocka_unit_test(tables_grow),
       cmocka_unit_test(transports_that_are_not_built_are_refused),
+      cmocka_unit_test(gid_indexes_are_one_more_in_options),
       cmocka_unit_test(memories_that_are_not_built_are_refused),
       cmocka_unit_test(destinations_are_directories_or_nothing),
       cmocka_unit_test(percentages_belong_to_seeds),
