@@ -34,6 +34,10 @@ static json_t *source_object(const struct progress_source *source) {
   json_t *object = json_pack("{s:o,s:s,s:o}", "url", json_text(source->url), "state", source->state,
                              "received_bytes", integer(source->received_bytes));
   if (object == NULL) return NULL;
+  if (source->transport != NULL)
+    (void)json_object_set_new(object, "transport", json_string(source->transport));
+  if (source->fallbacks > 0)
+    (void)json_object_set_new(object, "fallbacks", json_integer(source->fallbacks));
   if (source->queue_position > 0)
     (void)json_object_set_new(object, "queue_position", json_integer(source->queue_position));
   if (strcmp(source->state, "dropped") == 0) {

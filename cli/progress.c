@@ -47,6 +47,8 @@ void progress_snapshot_take(struct progress_snapshot *snapshot_out,
     copy->received_bytes = source->received_bytes;
     copy->queue_position = source->queue_position;
     copy->dropped_for = source->dropped_for;
+    copy->transport = source->transport;
+    copy->fallbacks = source->fallbacks;
   }
 }
 

@@ -17,6 +17,8 @@ struct progress_source {
   char url[256];
   char state[16];
   char dropped_reason[160];
+  const char *transport; /* static */
+  uint32_t fallbacks;
   uint64_t received_bytes;
   uint32_t queue_position;
   enum sprout_status dropped_for;

@@ -26,6 +26,7 @@ struct destination_transfer {
   const struct source_range *ranges; /* set by the engine before map */
   uint32_t range_count;
   uint64_t length_bytes;
+  bool ordered;      /* the source lands bytes in order: the entries of iov may alias */
   struct iovec *iov; /* DESTINATION_IOV_MAX entries, the engine's; filled by map */
   uint32_t iov_count;
   /* Once, after store: OK or SPROUT_NO_SPACE, SPROUT_IO, ... */
@@ -61,6 +62,9 @@ struct destination_ops {
   /* False: no room now; `room` will follow. Fills iov with at most 256 KiB per entry, so that an
    * ordered source digests while in cache. */
   bool (*map)(struct destination *destination, struct destination_transfer *transfer);
+  /* All memory that map hands out to unordered sources, for those who register it: from prepared
+   * until destroy. The list is the destination's, until the next call. */
+  uint32_t (*landing)(struct destination *destination, const struct iovec **spans_out);
   void (*store)(struct destination *destination, struct destination_transfer *transfer);
   void (*release)(struct destination *destination, struct destination_transfer *transfer);
   /* All chunks are stored: make it whole (sync, final names). Then `finished`. */
@@ -75,7 +79,7 @@ struct destination {
   const struct destination_ops *ops;
   const struct destination_listener *listener;
   void *listener_context;
-  bool aliased; /* map hands out the same memory again and again: ordered sources only */
+  bool aliased; /* map hands out the same memory again and again to ordered sources */
   bool resumes; /* keeps verified chunks across failures (a directory) */
 };
 

@@ -245,12 +245,13 @@ static void make_ranges(struct engine_read *read) {
   }
 }
 
-static bool map(struct engine_read *read) {
+static bool map(struct engine_read *read, const struct engine_source *source) {
   struct destination *destination = read->engine->destination;
   make_ranges(read);
   read->transfer.ranges = read->ranges;
   read->transfer.range_count = read->batch.count;
   read->transfer.length_bytes = read->batch.length_bytes;
+  read->transfer.ordered = source->source->ordered;
   read->transfer.iov = read->iov;
   read->transfer.iov_count = 0;
   if (!destination->ops->map(destination, &read->transfer)) return false;
@@ -336,7 +337,7 @@ static bool post_one(struct engine_source *source, uint64_t share_bytes) {
   if (!plan_pick(engine->plan, &source->coverage, room, &read->batch)) return false;
   bool taken = window_take(&source->window, read->batch.length_bytes, 1);
   assert(taken);
-  if (!map(read)) {
+  if (!map(read, source)) {
     window_give(&source->window, read->batch.length_bytes, 1);
     give_back_chunks(read);
     engine->blocked = true;

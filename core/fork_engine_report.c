@@ -27,6 +27,8 @@ static struct sprout_source_status source_status(const struct engine_source *sou
       .queue_position = source->state == ENGINE_SOURCE_QUEUED ? source->queue_position : 0,
       .dropped_for = lost ? source->dropped.status : SPROUT_OK,
       .dropped_reason = lost ? source->dropped.message : "",
+      .transport = source->source->transport,
+      .fallbacks = source->source->fallbacks,
   };
 }
 

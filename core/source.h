@@ -127,8 +127,9 @@ struct source {
   char url[256];                          /* for people; no credentials */
   const char *transport;                  /* "tcp", "file", "rdma": metric label */
   bool last_resort;                       /* used only when no other source is usable */
-  bool ordered;     /* lands bytes strictly in order: aliased destinations are allowed */
+  bool ordered;     /* lands bytes strictly in order: aliased destinations are allowed; likewise */
   bool has_digests; /* can be the authority (a plain directory cannot) */
+  uint32_t fallbacks; /* times that it went on over a lesser transport */
   /* Objects of its manifest that it can serve, one bit each; NULL: all. From the manifest on. */
   const uint64_t *coverage;
 };

@@ -143,6 +143,14 @@ static void tell_room(struct directory_destination *directory) {
   directory_answer(directory);
 }
 
+static uint32_t landing(struct destination *destination, const struct iovec **spans_out) {
+  struct directory_destination *directory = directory_of(destination);
+  directory->landing = (struct iovec){
+      .iov_base = directory->memory, .iov_len = (size_t)directory->slot_count * SPROUT_CHUNK_BYTES};
+  *spans_out = &directory->landing;
+  return 1;
+}
+
 static void release(struct destination *destination, struct destination_transfer *transfer) {
   struct directory_destination *directory = directory_of(destination);
 
@@ -278,6 +286,7 @@ enum sprout_status destination_directory_create(struct reactor *reactor,
                                                 struct sprout_error *error) {
   static const struct destination_ops ops = {.prepare = prepare,
                                              .map = map,
+                                             .landing = landing,
                                              .store = store,
                                              .release = release,
                                              .finish = finish,

@@ -130,6 +130,7 @@ struct directory_destination {
   /* staging */
   uint32_t slot_count, free_count, busy_slots;
   unsigned char *memory;
+  struct iovec landing; /* the same */
   struct directory_slot *slots;
   struct directory_slot **free_slots; /* a stack: the hottest first */
   bool wants_room;

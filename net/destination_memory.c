@@ -26,6 +26,7 @@ struct memory_destination {
   const struct sprout_tensor *tensors;
   size_t count;
   struct memory_match match;
+  struct iovec *spans; /* one per tensor, for landing */
 };
 
 static struct memory_destination *memory_of(struct destination *destination) {
@@ -82,6 +83,15 @@ static bool map(struct destination *destination, struct destination_transfer *tr
   return true;
 }
 
+static uint32_t landing(struct destination *destination, const struct iovec **spans_out) {
+  struct memory_destination *memory = memory_of(destination);
+  for (size_t i = 0; i < memory->count; i++)
+    memory->spans[i] = (struct iovec){.iov_base = memory->tensors[i].address,
+                                      .iov_len = (size_t)memory->tensors[i].length_bytes};
+  *spans_out = memory->spans;
+  return (uint32_t)memory->count;
+}
+
 static void store(struct destination *destination, struct destination_transfer *transfer) {
   struct memory_destination *memory = memory_of(destination);
 
@@ -116,6 +126,7 @@ static void destroy(struct destination *destination) {
 
   destination_answers_end(&memory->answers);
   memory_match_destroy(&memory->match);
+  free(memory->spans);
   free(memory);
 }
 
@@ -125,6 +136,7 @@ enum sprout_status destination_memory_create(struct reactor *reactor,
                                              struct sprout_error *error) {
   static const struct destination_ops ops = {.prepare = prepare,
                                              .map = map,
+                                             .landing = landing,
                                              .store = store,
                                              .release = release,
                                              .finish = finish,
@@ -135,8 +147,11 @@ enum sprout_status destination_memory_create(struct reactor *reactor,
 
   if (status != SPROUT_OK) return status;
   memory = calloc(1, sizeof(*memory));
-  if (memory == NULL)
+  if (memory != NULL) memory->spans = calloc(count, sizeof(*memory->spans));
+  if (memory == NULL || memory->spans == NULL) {
+    free(memory);
     return sprout_error_set(error, SPROUT_NO_MEMORY, 0, NULL, "no memory for a destination");
+  }
   destination_answers_init(&memory->answers, &memory->base, reactor);
   memory->tensors = tensors;
   memory->count = count;

@@ -2,9 +2,10 @@
 /*
  * The null destination: bytes are read, verified and dropped.
  *
- * Each transfer owns one scratch piece of DESTINATION_PIECE_BYTES, and every entry of its iov is
- * that piece: the bytes stay in the cache and cost no memory traffic. The pieces are mapped once
- * and handed out last-in first-out, so that few of them are ever touched.
+ * A transfer of an ordered source owns one scratch piece of DESTINATION_PIECE_BYTES, and every
+ * entry of its iov is that piece: the bytes stay in the cache and cost no memory traffic. One of an
+ * unordered source owns a slot of a chunk's size. Both are mapped once and handed out last-in
+ * first-out, so that few of them are ever touched.
  */
 #include "net/destination_answers.h"
 #include "net/sources.h"
@@ -16,14 +17,43 @@
 
 #define NULL_PIECES 64u
 
+/* Memory of one size, cut up and handed out. */
+struct scratch_stack {
+  unsigned char *memory;
+  size_t piece_bytes;
+  uint32_t count, free_count;
+  unsigned char *free[NULL_PIECES];
+};
+
 struct null_destination {
   struct destination base;
   struct destination_answers answers;
-  unsigned char *pieces;
-  unsigned char *free_pieces[NULL_PIECES];
-  uint32_t free_count;
+  struct scratch_stack pieces, slots;
+  struct iovec landing;
   bool wants_room;
 };
+
+static bool map_scratch(struct scratch_stack *stack, uint32_t count, size_t piece_bytes) {
+  void *memory =
+      mmap(NULL, count * piece_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return false;
+  /* Fewer page-table entries in the receive path; refused where it is switched off. */
+  (void)madvise(memory, count * piece_bytes, MADV_HUGEPAGE);
+  *stack = (struct scratch_stack){
+      .memory = memory, .piece_bytes = piece_bytes, .count = count, .free_count = count};
+  for (uint32_t i = 0; i < count; i++)
+    stack->free[i] = stack->memory + (size_t)(count - 1 - i) * piece_bytes;
+  return true;
+}
+
+static void unmap_scratch(struct scratch_stack *stack) {
+  if (stack->memory != NULL) munmap(stack->memory, stack->count * stack->piece_bytes);
+}
+
+static struct scratch_stack *stack_of(struct null_destination *null,
+                                      const struct destination_transfer *transfer) {
+  return transfer->ordered ? &null->pieces : &null->slots;
+}
 
 static struct null_destination *null_of(struct destination *destination) {
   return container_of(destination, struct null_destination, base);
@@ -39,29 +69,42 @@ static void prepare(struct destination *destination, const struct manifest *mani
 
 static bool map(struct destination *destination, struct destination_transfer *transfer) {
   struct null_destination *null = null_of(destination);
-  uint64_t left = transfer->length_bytes;
+  struct scratch_stack *stack = stack_of(null, transfer);
+  uint64_t left = transfer->length_bytes, offset = 0;
 
   assert(left <= (uint64_t)DESTINATION_IOV_MAX * DESTINATION_PIECE_BYTES);
-  if (null->free_count == 0) {
+  if (stack->free_count == 0) {
     null->wants_room = true;
     return false;
   }
-  transfer->slot = null->free_pieces[--null->free_count];
+  transfer->slot = stack->free[--stack->free_count];
   transfer->iov_count = 0;
   while (left > 0) {
     size_t piece = left < DESTINATION_PIECE_BYTES ? (size_t)left : DESTINATION_PIECE_BYTES;
     transfer->iov[transfer->iov_count++] =
-        (struct iovec){.iov_base = transfer->slot, .iov_len = piece};
+        (struct iovec){.iov_base = (unsigned char *)transfer->slot + offset, .iov_len = piece};
+    if (!transfer->ordered) offset += piece;
     left -= piece;
   }
   return true;
 }
 
+static uint32_t landing(struct destination *destination, const struct iovec **spans_out) {
+  struct null_destination *null = null_of(destination);
+  const struct scratch_stack *slots = &null->slots;
+
+  null->landing =
+      (struct iovec){.iov_base = slots->memory, .iov_len = slots->count * slots->piece_bytes};
+  *spans_out = &null->landing;
+  return 1;
+}
+
 static void release(struct destination *destination, struct destination_transfer *transfer) {
   struct null_destination *null = null_of(destination);
+  struct scratch_stack *stack = stack_of(null, transfer);
 
-  assert(transfer->slot != NULL && null->free_count < NULL_PIECES);
-  null->free_pieces[null->free_count++] = transfer->slot;
+  assert(transfer->slot != NULL && stack->free_count < stack->count);
+  stack->free[stack->free_count++] = transfer->slot;
   transfer->slot = NULL;
   if (null->wants_room) {
     null->wants_room = false;
@@ -83,7 +126,8 @@ static void finish(struct destination *destination) {
 static void abort_fork(struct destination *destination) {
   struct null_destination *null = null_of(destination);
 
-  assert(null->free_count == NULL_PIECES);
+  assert(null->pieces.free_count == null->pieces.count &&
+         null->slots.free_count == null->slots.count);
   destination_answers_abort(&null->answers);
 }
 
@@ -91,33 +135,33 @@ static void destroy(struct destination *destination) {
   struct null_destination *null = null_of(destination);
 
   destination_answers_end(&null->answers);
-  munmap(null->pieces, (size_t)NULL_PIECES * DESTINATION_PIECE_BYTES);
+  unmap_scratch(&null->pieces);
+  unmap_scratch(&null->slots);
   free(null);
 }
 
-enum sprout_status destination_null_create(struct reactor *reactor,
+enum sprout_status destination_null_create(struct reactor *reactor, uint64_t staging_bytes,
                                            struct destination **destination_out) {
   static const struct destination_ops ops = {.prepare = prepare,
                                              .map = map,
+                                             .landing = landing,
                                              .store = store,
                                              .release = release,
                                              .finish = finish,
                                              .abort = abort_fork,
                                              .destroy = destroy};
   struct null_destination *null = calloc(1, sizeof(*null));
+  uint64_t slots = staging_bytes / SPROUT_CHUNK_BYTES;
 
   if (null == NULL) return SPROUT_NO_MEMORY;
-  null->pieces = mmap(NULL, (size_t)NULL_PIECES * DESTINATION_PIECE_BYTES, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (null->pieces == MAP_FAILED) {
+  if (slots > NULL_PIECES) slots = NULL_PIECES;
+  if (slots < 2) slots = 2; /* one is read while the other is digested */
+  if (!map_scratch(&null->pieces, NULL_PIECES, DESTINATION_PIECE_BYTES) ||
+      !map_scratch(&null->slots, (uint32_t)slots, SPROUT_CHUNK_BYTES)) {
+    unmap_scratch(&null->pieces);
     free(null);
     return SPROUT_NO_MEMORY;
   }
-  /* Fewer page-table entries in the receive path; refused where it is switched off. */
-  (void)madvise(null->pieces, (size_t)NULL_PIECES * DESTINATION_PIECE_BYTES, MADV_HUGEPAGE);
-  for (uint32_t i = 0; i < NULL_PIECES; i++)
-    null->free_pieces[i] = null->pieces + (size_t)(NULL_PIECES - 1 - i) * DESTINATION_PIECE_BYTES;
-  null->free_count = NULL_PIECES;
   destination_answers_init(&null->answers, &null->base, reactor);
   null->base.ops = &ops;
   null->base.aliased = true;

@@ -6,10 +6,13 @@
 #include "core/fork_engine.h"
 #include "core/log.h"
 #include "net/fork_options.h"
+#include "net/rdma_lane.h"
 #include "net/service.h"
 #include "net/sources.h"
+#include "net/transports.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +21,13 @@
 #define READS_PER_SOURCE 16u
 #define CONNECT_TIMEOUT_NS 10000000000ull
 #define MAX_RESTARTS 16u
+/* A seed that listens answers in milliseconds; the connection manager itself would try for a
+ * minute. */
+#define RDMA_CONNECT_TIMEOUT_NS 1000000000ull
+/* A dead path shows after half a second, and a link may be gone for less. (7 retries mean for ever
+ * on some devices; 4.096 us x 2^14 = 67 ms.) */
+#define RDMA_RETRIES 6u
+#define RDMA_ACK_TIMEOUT 14u
 /* Weight of the newest rate in the smoothed one: a second counts for two thirds. */
 #define RATE_HALF_LIFE_NS 500000000ull
 
@@ -28,10 +38,22 @@ struct resolved {
   struct sprout_error error;
 };
 
+/* RDMA on this side; `landing` NULL: not used. */
+struct fork_rdma {
+  struct rdma_selection selection;
+  struct sprout_error error; /* of the selection */
+  struct rdma_host *host;
+  struct rdma_device *devices[RDMA_RAILS_MAX];
+  struct rdma_landing *landing;
+};
+
 struct sprout_fork {
   struct sprout_service *service;
   struct reactor *reactor;
   struct fork_options options;
+  struct transports transports;
+  struct fork_rdma rdma;
+  struct destination *destination; /* the engine's */
   struct fork_filter filter;
   struct fork_engine *engine;
   struct work resolve;
@@ -98,7 +120,8 @@ static void progress_due(struct timer *timer) {
 
 /* --- ending --- */
 
-static void report(struct sprout_fork *fork) {
+static void report(void *context) {
+  struct sprout_fork *fork = context;
   fork->done = true;
   reactor_timer_stop(fork->reactor, &fork->engine_timer);
   reactor_timer_stop(fork->reactor, &fork->progress_timer);
@@ -106,6 +129,14 @@ static void report(struct sprout_fork *fork) {
   const struct sprout_fork_options *options = &fork->options.public_part;
   if (options->finished) options->finished(options->context, &fork->result);
   service_notify(fork->service);
+}
+
+/* Memory of the caller is the caller's again when it is not registered any more. */
+static void release_and_report(struct sprout_fork *fork) {
+  if (fork->rdma.landing != NULL)
+    rdma_landing_close(fork->rdma.landing, report, fork);
+  else
+    report(fork);
 }
 
 static void finished(void *context, const struct sprout_error *error) {
@@ -131,7 +162,7 @@ static void finished(void *context, const struct sprout_error *error) {
     snprintf(result->label, sizeof result->label, "%s", manifest->version.label);
     result->generation = manifest->version.generation;
   }
-  report(fork);
+  release_and_report(fork);
 }
 
 /* The fork ends before its engine started. */
@@ -139,7 +170,7 @@ static void end_early(struct sprout_fork *fork, const struct sprout_error *error
   fork->result.status = error->status;
   fork->result.error = *error;
   fork->result.seconds = (double)(reactor_now(fork->reactor) - fork->started_ns) * 1e-9;
-  report(fork);
+  release_and_report(fork);
 }
 
 static void dropped(void *context, const struct source *source, const struct sprout_error *error) {
@@ -153,10 +184,55 @@ static void differs(void *context, const char *file, uint64_t wrong_bytes, uint6
   if (options->differs) options->differs(options->context, file, wrong_bytes, missing_bytes);
 }
 
+/* --- RDMA --- */
+
+/* Blocks: on the worker. */
+static void select_rdma(struct sprout_fork *fork) {
+  const struct sprout_fork_options *options = &fork->options.public_part;
+  struct rdma_wish wish = {.devices = options->rdma_devices};
+  struct sprout_error *error = &fork->rdma.error;
+  error->status = transports_gid_index(options->rdma_gid_index, &wish.gid_index, error);
+  if (error->status == SPROUT_OK) error->status = rdma_select(&wish, &fork->rdma.selection, error);
+}
+
+static uint32_t landing_spans(void *context, const struct iovec **spans_out) {
+  struct sprout_fork *fork = context;
+  return fork->destination->ops->landing(fork->destination, spans_out);
+}
+
+static SPROUT_MUST_CHECK enum sprout_status open_rdma(struct sprout_fork *fork,
+                                                      struct sprout_error *error) {
+  struct fork_rdma *rdma = &fork->rdma;
+  *error = rdma->error;
+  if (error->status != SPROUT_OK) return error->status;
+  enum sprout_status status =
+      rdma_host_get(fork->service, &rdma->selection, &rdma->host, rdma->devices, error);
+  if (status != SPROUT_OK) return status;
+  struct rdma_landing_options options = {.host = rdma->host,
+                                         .device_count = rdma->selection.count,
+                                         .spans = landing_spans,
+                                         .context = fork};
+  memcpy(options.devices, rdma->devices, sizeof options.devices);
+  status = rdma_landing_create(&options, &rdma->landing);
+  return status == SPROUT_OK ? status
+                             : sprout_error_set(error, status, 0, NULL, "no memory for RDMA");
+}
+
+/* False: RDMA was asked for and cannot be had. A machine without any device is no surprise. */
+static bool begin_rdma(struct sprout_fork *fork, struct sprout_error *error) {
+  if (!fork->transports.rdma || open_rdma(fork, error) == SPROUT_OK) return true;
+  if (!fork->transports.automatic) return false;
+  log_write(error->native == ENODEV ? LOG_INFO : LOG_WARNING, "fork",
+            "weights are read over TCP: %s - %s", error->message, error->hint);
+  error->status = SPROUT_OK;
+  return true;
+}
+
 /* --- starting --- */
 
 static void resolve_all(struct work *work) {
   struct sprout_fork *fork = container_of(work, struct sprout_fork, resolve);
+  if (fork->transports.rdma) select_rdma(fork);
   for (size_t i = 0; i < fork->options.public_part.url_count; i++) {
     const struct url *url = &fork->options.urls[i];
     struct resolved *resolved = &fork->resolved[i];
@@ -180,17 +256,17 @@ static SPROUT_MUST_CHECK enum sprout_status add_address(struct sprout_fork *fork
   } else {
     snprintf(name, sizeof name, "http://%s (%s)", host, text);
   }
-  struct tcp_source_options source_options = {.url = name,
-                                              .host = host,
-                                              .address = resolved->addresses[number],
-                                              .token = fork->options.token[0] ? fork->options.token
-                                                                              : NULL,
-                                              .model = options->model,
-                                              .rank = options->rank,
-                                              .connections = options->connections,
-                                              .control_timeout_ns = CONNECT_TIMEOUT_NS};
+  struct remote_source_options source_options = {
+      .url = name,
+      .host = host,
+      .address = resolved->addresses[number],
+      .token = fork->options.token[0] ? fork->options.token : NULL,
+      .model = options->model,
+      .rank = options->rank,
+      .connections = options->connections,
+      .control_timeout_ns = CONNECT_TIMEOUT_NS};
   struct source *source;
-  enum sprout_status status = tcp_source_create(fork->reactor, &source_options, &source);
+  enum sprout_status status = remote_source_create(fork->reactor, &source_options, &source);
   if (status != SPROUT_OK) return status;
   status = fork_engine_add_source(fork->engine, source);
   if (status != SPROUT_OK) source->ops->destroy(source);
@@ -241,6 +317,10 @@ static void resolved_all(struct work *work) {
   struct sprout_fork *fork = container_of(work, struct sprout_fork, resolve);
   struct sprout_error error = {.status = SPROUT_OK};
   fork->resolving = false;
+  if (!fork->cancelled && !begin_rdma(fork, &error)) {
+    end_early(fork, &error);
+    return;
+  }
   size_t added = fork->cancelled ? 0 : add_sources(fork, &error);
   if (fork->cancelled) sprout_error_set(&error, fork->cancelled, 0, NULL, "the fork was cancelled");
   if (added == 0) {
@@ -275,7 +355,8 @@ static SPROUT_MUST_CHECK enum sprout_status make_destination(struct sprout_fork 
     return destination_memory_create(fork->reactor, options->tensors, options->tensor_count,
                                      destination_out, error);
   }
-  enum sprout_status status = destination_null_create(fork->reactor, destination_out);
+  enum sprout_status status =
+      destination_null_create(fork->reactor, options->inflight_bytes, destination_out);
   return status == SPROUT_OK ? status
                              : sprout_error_set(error, status, 0, NULL, "no memory for a fork");
 }
@@ -312,6 +393,7 @@ static SPROUT_MUST_CHECK enum sprout_status make_engine(struct sprout_fork *fork
   struct fork_engine_events events = {
       .wake = wake, .finished = finished, .dropped = dropped, .differs = differs, .context = fork};
   status = fork_engine_create(&options, &events, destination, &fork->engine);
+  fork->destination = destination;
   if (status == SPROUT_OK) return SPROUT_OK;
   destination->ops->destroy(destination);
   return sprout_error_set(error, status, 0, NULL, "no memory for a fork");
@@ -337,6 +419,7 @@ static void start_on_reactor(void *context) {
 
 static void free_fork(struct sprout_fork *fork) {
   if (fork->engine) fork_engine_destroy(fork->engine);
+  rdma_landing_destroy(fork->rdma.landing);
   fork_options_destroy(&fork->options);
   free(fork->resolved);
   free(fork);
@@ -350,6 +433,11 @@ enum sprout_status sprout_fork_create(struct sprout_service *service,
   enum sprout_status status = fork_options_copy(options, &fork->options, error);
   if (status != SPROUT_OK) {
     free(fork);
+    return status;
+  }
+  status = transports_parse(options->transports, &fork->transports, error);
+  if (status != SPROUT_OK) {
+    free_fork(fork);
     return status;
   }
   fork->service = service;

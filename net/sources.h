@@ -12,7 +12,10 @@
 #include "core/source.h"
 #include "net/address.h"
 
-struct tcp_source_options {
+struct rdma_lane_options;
+
+/* A seed elsewhere. */
+struct remote_source_options {
   const char *url;  /* for people */
   const char *host; /* Host header */
   struct address address;
@@ -21,11 +24,14 @@ struct tcp_source_options {
   uint32_t connections;        /* data connections, 1..16 */
   uint64_t control_timeout_ns; /* for one control request: 10 s */
   uint64_t total_bytes;        /* 0 */
+  bool without_tcp;            /* reads must not go over TCP (control does) */
+  /* RDMA is tried first; NULL: not wanted. want_placement is the source's. Copied. */
+  const struct rdma_lane_options *rdma;
 };
 
-SPROUT_MUST_CHECK enum sprout_status tcp_source_create(struct reactor *reactor,
-                                                       const struct tcp_source_options *options,
-                                                       struct source **source_out);
+SPROUT_MUST_CHECK enum sprout_status
+remote_source_create(struct reactor *reactor, const struct remote_source_options *options,
+                     struct source **source_out);
 
 /*
  * A local directory of the same model, the last resort: lays it out as a seed would and reads
@@ -60,6 +66,8 @@ SPROUT_MUST_CHECK enum sprout_status destination_memory_create(struct reactor *r
                                                                size_t count,
                                                                struct destination **destination_out,
                                                                struct sprout_error *error);
+/* `staging_bytes`: upper bound of the memory that unordered sources land in. */
 SPROUT_MUST_CHECK enum sprout_status destination_null_create(struct reactor *reactor,
+                                                             uint64_t staging_bytes,
                                                              struct destination **destination_out);
 #endif

@@ -37,6 +37,8 @@ struct sprout_source_status {
   uint32_t queue_position; /* 0 when not queued */
   enum sprout_status dropped_for;
   const char *dropped_reason; /* "" unless dropped */
+  const char *transport;      /* "rdma", "tcp", "file": how it is read (now, or last) */
+  uint32_t fallbacks;         /* times that it went on over TCP because RDMA did not work */
 };
 
 /* Progress; valid only during the callback. Bytes count verified (or, unverified forks, landed)

@@ -34,6 +34,7 @@ static struct driver_transfer *begin_chunk(struct driver *driver, uint64_t chunk
   transfer->ranges[0] = (struct source_range){
       .object = place.object, .offset = place.offset, .length_bytes = place.length_bytes};
   transfer->transfer.range_count = 1;
+  transfer->transfer.ordered = true;
   if (driver_begin(driver, transfer)) return transfer;
   free(transfer);
   return NULL;
@@ -46,7 +47,8 @@ static void test_whole_life(void **state) {
 
   (void)state;
   driver_init(&driver, manifest);
-  assert_int_equal(destination_null_create(driver.reactor, &destination), SPROUT_OK);
+  assert_int_equal(destination_null_create(driver.reactor, 4 * SPROUT_CHUNK_BYTES, &destination),
+                   SPROUT_OK);
   assert_true(destination->aliased);
   driver_set(&driver, destination);
   assert_int_equal(driver_prepare(&driver, NULL, true), SPROUT_OK);
@@ -68,7 +70,8 @@ static void test_pieces(void **state) {
 
   (void)state;
   driver_init(&driver, manifest);
-  assert_int_equal(destination_null_create(driver.reactor, &destination), SPROUT_OK);
+  assert_int_equal(destination_null_create(driver.reactor, 4 * SPROUT_CHUNK_BYTES, &destination),
+                   SPROUT_OK);
   driver_set(&driver, destination);
   assert_int_equal(driver_prepare(&driver, NULL, true), SPROUT_OK);
   while (count < 256 && (transfers[count] = begin_chunk(&driver, 0)) != NULL) count++;

@@ -49,7 +49,7 @@ struct scene {
   struct manifest *manifest;
   struct fake_seed seed;
   struct source_driver driver;
-  struct tcp_source_options options;
+  struct remote_source_options options;
 };
 
 static void tick_seed(void *context) {
@@ -71,11 +71,11 @@ static int set_up(void **state) {
   scene->driver.tick = tick_seed;
   scene->driver.tick_context = scene;
   scene->driver.byte = byte_of;
-  scene->options = (struct tcp_source_options){.url = "http://seed.test:1",
-                                               .host = "seed.test:1",
-                                               .address = scene->seed.address,
-                                               .token = "secret-token",
-                                               .connections = 1};
+  scene->options = (struct remote_source_options){.url = "http://seed.test:1",
+                                                  .host = "seed.test:1",
+                                                  .address = scene->seed.address,
+                                                  .token = "secret-token",
+                                                  .connections = 1};
   *state = scene;
   return 0;
 }
@@ -93,7 +93,8 @@ static int tear_down(void **state) {
 static void open_source(struct scene *scene) {
   struct source *source = NULL;
 
-  assert_int_equal(tcp_source_create(scene->driver.reactor, &scene->options, &source), SPROUT_OK);
+  assert_int_equal(remote_source_create(scene->driver.reactor, &scene->options, &source),
+                   SPROUT_OK);
   source_driver_set(&scene->driver, source);
 }
 

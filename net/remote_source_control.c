@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "net/tcp_source_internal.h"
+#include "net/remote_source_internal.h"
 
 #include "net/http_parser.h"
 
@@ -13,36 +13,36 @@
 /* A seed that computes digests for us may take long; its heartbeats say whether it lives. */
 #define DIGEST_TIMEOUT_NS (600 * SECOND_NS)
 
-static void beat_now(struct tcp_source *source);
+static void beat_now(struct remote_source *source);
 
-static void fail_with(struct tcp_source *source, enum sprout_status status, const char *what) {
+static void fail_with(struct remote_source *source, enum sprout_status status, const char *what) {
   struct sprout_error error;
   sprout_error_set(&error, status, 0, NULL, "%s", what);
-  tcp_source_fail(source, &error);
+  remote_source_fail(source, &error);
 }
 
 /* An answer with an error status becomes the source's error. */
-static void fail_with_answer(struct tcp_source *source, const struct http_call *call) {
+static void fail_with_answer(struct remote_source *source, const struct http_call *call) {
   struct sprout_error answer, error;
   wire_error_decode_json(call->body, call->body_bytes, call->status_code, &answer);
   /* A seed that does not have the model we asked for is a source of another model; a stranger's 404
    * says nothing about models. */
   bool by_seed = wire_error_is_seeds(call->body, call->body_bytes);
-  if (by_seed && answer.status == SPROUT_NOT_FOUND && source->state == TCP_MANIFEST)
+  if (by_seed && answer.status == SPROUT_NOT_FOUND && source->state == REMOTE_MANIFEST)
     answer.status = SPROUT_MISMATCH;
   sprout_error_set(&error, answer.status, answer.native, answer.hint, "%s", answer.message);
-  tcp_source_fail(source, &error);
+  remote_source_fail(source, &error);
 }
 
 static void deadline_passed(struct timer *timer) {
-  struct tcp_control *control = container_of(timer, struct tcp_control, deadline);
+  struct remote_control *control = container_of(timer, struct remote_control, deadline);
   char text[160];
   snprintf(text, sizeof text, "did not answer %s in time", control->what);
   fail_with(control->source, SPROUT_TIMEOUT, text);
 }
 
-static void send_control(struct tcp_source *source, struct http_client *client,
-                         struct tcp_control *control, const struct http_request *request,
+static void send_control(struct remote_source *source, struct http_client *client,
+                         struct remote_control *control, const struct http_request *request,
                          uint64_t timeout_ns) {
   enum sprout_status status = http_request_build(request, &control->request);
   if (status != SPROUT_OK) {
@@ -59,17 +59,17 @@ static void send_control(struct tcp_source *source, struct http_client *client,
 }
 
 /* What every answer begins with: true when it is a good one to go on with. */
-static bool take_answer(struct tcp_control *control, const struct sprout_error *error) {
-  struct tcp_source *source = control->source;
+static bool take_answer(struct remote_control *control, const struct sprout_error *error) {
+  struct remote_source *source = control->source;
   control->busy = false;
   reactor_timer_stop(source->reactor, &control->deadline);
-  if (source->state >= TCP_FAILING) return false;
+  if (source->state >= REMOTE_FAILING) return false;
   if (error->status == SPROUT_OK) return true;
-  tcp_source_fail(source, error);
+  remote_source_fail(source, error);
   return false;
 }
 
-static struct http_request request_to(struct tcp_source *source, const char *method,
+static struct http_request request_to(struct remote_source *source, const char *method,
                                       const char *target) {
   return (struct http_request){.method = method,
                                .target = target,
@@ -82,8 +82,8 @@ static struct http_request request_to(struct tcp_source *source, const char *met
 /* --- manifest --- */
 
 static void manifest_answered(struct http_call *call, const struct sprout_error *call_error) {
-  struct tcp_control *control = container_of(call, struct tcp_control, call);
-  struct tcp_source *source = control->source;
+  struct remote_control *control = container_of(call, struct remote_control, call);
+  struct remote_source *source = control->source;
   if (!take_answer(control, call_error)) return;
   if (call->status_code != 200) {
     fail_with_answer(source, call);
@@ -94,24 +94,25 @@ static void manifest_answered(struct http_call *call, const struct sprout_error 
   if (wire_manifest_decode(call->body, call->body_bytes, &manifest, &error) != SPROUT_OK) {
     sprout_error_set(&named, error.status, error.native, error.hint, "its manifest is refused: %s",
                      error.message);
-    tcp_source_fail(source, &named);
+    remote_source_fail(source, &named);
     return;
   }
   memcpy(source->manifest_id, manifest->id, sizeof source->manifest_id);
   source->generation = manifest->version.generation;
-  source->state = TCP_KNOWN;
+  source->object_count = manifest->object_count;
+  source->state = REMOTE_KNOWN;
   source->base.listener->manifest(&source->base, manifest);
 }
 
-void tcp_control_connect(struct source *base) {
-  struct tcp_source *source = tcp_of(base);
+void remote_control_connect(struct source *base) {
+  struct remote_source *source = remote_of(base);
   char model[800] = "", rank[800] = "", target[1700];
   http_query_encode(source->model, model, sizeof model);
   http_query_encode(source->rank, rank, sizeof rank);
   snprintf(target, sizeof target, "/v1/manifest%s%s%s%s", model[0] || rank[0] ? "?model=" : "",
            model, rank[0] ? "&rank=" : "", rank);
   if (!model[0] && rank[0]) snprintf(target, sizeof target, "/v1/manifest?rank=%s", rank);
-  source->state = TCP_MANIFEST;
+  source->state = REMOTE_MANIFEST;
   source->grant = (struct source_grant){0};
   struct http_request request = request_to(source, "GET", target);
   send_control(source, source->control, &source->manifest_call, &request,
@@ -126,46 +127,45 @@ static bool same_grant(const struct source_grant *a, const struct source_grant *
          a->generation == b->generation && a->draining == b->draining;
 }
 
-static void schedule_beat(struct tcp_source *source) {
+static void schedule_beat(struct remote_source *source) {
   /* A queued fork asks more often: its slot may be free at any time. */
-  uint64_t pause_ns = source->state == TCP_QUEUED ? source->heartbeat_ns / 4 : source->heartbeat_ns;
+  uint64_t pause_ns =
+      source->state == REMOTE_QUEUED ? source->heartbeat_ns / 4 : source->heartbeat_ns;
   reactor_timer_start(source->reactor, &source->beat_timer,
                       reactor_now(source->reactor) + pause_ns);
 }
 
 /* An answer to open or heartbeat: queued, running, or changed grants. */
-static void take_opened(struct tcp_source *source, const struct wire_opened *opened,
+static void take_opened(struct remote_source *source, const struct wire_opened *opened,
                         uint64_t sent_ns) {
-  bool was_ready = source->state == TCP_READY;
+  bool admitted = source->state == REMOTE_CONNECTING || source->state == REMOTE_READY;
   source->lease_ns = opened->lease_ns;
   source->heartbeat_ns = opened->heartbeat_ns ? opened->heartbeat_ns : SECOND_NS;
   source->post_until_ns = sent_ns + opened->lease_ns / 10 * 8;
   bool changed = !same_grant(&source->grant, &opened->grant);
   source->grant = opened->grant;
-  source->state = opened->queued && !was_ready ? TCP_QUEUED : TCP_READY;
+  if (!admitted && opened->queued) source->state = REMOTE_QUEUED;
   schedule_beat(source);
-  const struct source_listener *listener = source->base.listener;
-  if (source->state == TCP_QUEUED) {
-    listener->queued(&source->base, opened->position);
-  } else if (!was_ready) {
-    listener->ready(&source->base, &source->grant);
-  } else if (changed) {
-    listener->granted(&source->base, &source->grant);
-  }
+  if (admitted)
+    remote_lanes_grant(source, changed);
+  else if (opened->queued)
+    source->base.listener->queued(&source->base, opened->position);
+  else
+    remote_lanes_start(source, opened);
 }
 
-static bool decode_opened(struct tcp_source *source, const struct http_call *call,
+static bool decode_opened(struct remote_source *source, const struct http_call *call,
                           struct wire_opened *opened_out) {
   struct sprout_error error, named;
   if (wire_opened_decode(call->body, call->body_bytes, opened_out, &error) == SPROUT_OK)
     return true;
   named = error;
   named.native = 0;
-  tcp_source_fail(source, &named);
+  remote_source_fail(source, &named);
   return false;
 }
 
-static void note_admitted(struct tcp_source *source, const struct wire_opened *opened) {
+static void note_admitted(struct remote_source *source, const struct wire_opened *opened) {
   for (size_t i = 0; i < WIRE_ID_BYTES; i++) {
     snprintf(source->fork_hex + 2 * i, 3, "%02x", opened->fork_id[i]);
   }
@@ -173,7 +173,7 @@ static void note_admitted(struct tcp_source *source, const struct wire_opened *o
 }
 
 /* We are leaving already: what was opened is closed, not left to its lease. */
-static void open_answered_late(struct tcp_source *source, const struct http_call *call,
+static void open_answered_late(struct remote_source *source, const struct http_call *call,
                                const struct sprout_error *call_error) {
   struct wire_opened opened;
   struct sprout_error error;
@@ -182,15 +182,15 @@ static void open_answered_late(struct tcp_source *source, const struct http_call
       call_error->status == SPROUT_OK && (call->status_code == 201 || call->status_code == 202);
   if (there && wire_opened_decode(call->body, call->body_bytes, &opened, &error) == SPROUT_OK) {
     note_admitted(source, &opened);
-    if (tcp_control_part(source)) return;
+    if (remote_control_part(source)) return;
   }
-  tcp_source_parted(source);
+  remote_source_parted(source);
 }
 
 static void open_answered(struct http_call *call, const struct sprout_error *call_error) {
-  struct tcp_control *control = container_of(call, struct tcp_control, call);
-  struct tcp_source *source = control->source;
-  if (source->state == TCP_PARTING) {
+  struct remote_control *control = container_of(call, struct remote_control, call);
+  struct remote_source *source = control->source;
+  if (source->state == REMOTE_PARTING) {
     open_answered_late(source, call, call_error);
     return;
   }
@@ -212,10 +212,11 @@ static void open_answered(struct http_call *call, const struct sprout_error *cal
   take_opened(source, &opened, control->sent_ns);
 }
 
-static void ask_to_open(struct tcp_source *source) {
+static void ask_to_open(struct remote_source *source) {
   struct wire_open open = {.protocol_min = WIRE_PROTOCOL_MIN,
                            .protocol_max = WIRE_PROTOCOL_MAX,
-                           .wants_tcp = true,
+                           .wants_tcp = source->tcp != NULL,
+                           .wants_rdma = remote_lanes_want_rdma(source),
                            .total_bytes = source->total_bytes};
   memcpy(open.manifest_id, source->manifest_id, sizeof open.manifest_id);
   memcpy(open.nonce, source->nonce, sizeof open.nonce);
@@ -225,15 +226,15 @@ static void ask_to_open(struct tcp_source *source) {
     fail_with(source, status, "no memory for a request");
     return;
   }
-  source->state = TCP_OPENING;
+  source->state = REMOTE_OPENING;
   struct http_request request = request_to(source, "POST", "/v1/forks");
   request.body = source->body.data;
   request.body_bytes = source->body.length_bytes;
   send_control(source, source->control, &source->open_call, &request, source->control_timeout_ns);
 }
 
-void tcp_control_open(struct source *base) {
-  struct tcp_source *source = tcp_of(base);
+void remote_control_open(struct source *base) {
+  struct remote_source *source = remote_of(base);
   if (getrandom(source->nonce, sizeof source->nonce, 0) != (ssize_t)sizeof source->nonce) {
     fail_with(source, SPROUT_IO, "no random bytes for a nonce");
     return;
@@ -242,12 +243,12 @@ void tcp_control_open(struct source *base) {
 }
 
 static void retry_open(struct timer *timer) {
-  ask_to_open(container_of(timer, struct tcp_source, retry_timer));
+  ask_to_open(container_of(timer, struct remote_source, retry_timer));
 }
 
 static void beat_answered(struct http_call *call, const struct sprout_error *call_error) {
-  struct tcp_control *control = container_of(call, struct tcp_control, call);
-  struct tcp_source *source = control->source;
+  struct remote_control *control = container_of(call, struct remote_control, call);
+  struct remote_source *source = control->source;
   if (!take_answer(control, call_error)) return;
   if (call->status_code != 200) {
     fail_with_answer(source, call);
@@ -256,13 +257,13 @@ static void beat_answered(struct http_call *call, const struct sprout_error *cal
   struct wire_opened opened;
   if (!decode_opened(source, call, &opened)) return;
   take_opened(source, &opened, control->sent_ns);
-  if (source->state == TCP_READY)
-    tcp_read_flush(&source->base); /* reads may have waited for the lease */
 }
 
-static void beat_now(struct tcp_source *source) {
+static void beat_now(struct remote_source *source) {
   struct wire_heartbeat heartbeat = {.received_bytes = source->received_bytes,
                                      .total_bytes = source->total_bytes};
+  if (source->lane != NULL && source->lane == source->rdma)
+    heartbeat.peak_inflight_bytes = rdma_lane_take_peak(source->lane);
   source->body.length_bytes = 0;
   enum sprout_status status = wire_heartbeat_encode(&heartbeat, &source->body);
   if (status != SPROUT_OK) {
@@ -278,15 +279,51 @@ static void beat_now(struct tcp_source *source) {
 }
 
 static void beat_due(struct timer *timer) {
-  struct tcp_source *source = container_of(timer, struct tcp_source, beat_timer);
+  struct remote_source *source = container_of(timer, struct remote_source, beat_timer);
   if (!source->beat_call.busy) beat_now(source);
+}
+
+/* --- placement --- */
+
+static void fail_placement(struct remote_source *source, const struct http_call *call) {
+  struct sprout_error answer;
+  wire_error_decode_json(call->body, call->body_bytes, call->status_code, &answer);
+  if (answer.status == SPROUT_TOO_EARLY)
+    rdma_lane_placement_later(source->rdma);
+  else
+    rdma_lane_no_placement(source->rdma, &answer);
+}
+
+static void placement_answered(struct http_call *call, const struct sprout_error *call_error) {
+  struct remote_control *control = container_of(call, struct remote_control, call);
+  struct remote_source *source = control->source;
+  struct wire_placement placement;
+  struct sprout_error error;
+  if (!take_answer(control, call_error) || source->lane != source->rdma) return;
+  if (call->status_code != 200) {
+    fail_placement(source, call);
+  } else if (wire_placement_decode(call->body, call->body_bytes, &placement, &error) != SPROUT_OK) {
+    rdma_lane_no_placement(source->rdma, &error);
+  } else {
+    rdma_lane_placement(source->rdma, &placement);
+    wire_placement_destroy(&placement);
+  }
+}
+
+void remote_control_placement(struct remote_source *source, uint64_t since) {
+  char target[120];
+  if (source->placement_call.busy) return;
+  snprintf(target, sizeof target, "/v1/forks/%s/placement?since=%" PRIu64, source->fork_hex, since);
+  struct http_request request = request_to(source, "GET", target);
+  send_control(source, source->control, &source->placement_call, &request,
+               source->control_timeout_ns);
 }
 
 /* --- digests --- */
 
 static void digests_answered(struct http_call *call, const struct sprout_error *call_error) {
-  struct tcp_control *control = container_of(call, struct tcp_control, call);
-  struct tcp_source *source = control->source;
+  struct remote_control *control = container_of(call, struct remote_control, call);
+  struct remote_source *source = control->source;
   if (!take_answer(control, call_error)) return;
   if (call->status_code != 200) {
     fail_with_answer(source, call);
@@ -306,16 +343,16 @@ static void digests_answered(struct http_call *call, const struct sprout_error *
   }
 }
 
-static struct tcp_control *free_digest_call(struct tcp_source *source) {
+static struct remote_control *free_digest_call(struct remote_source *source) {
   for (uint32_t i = 0; i < SOURCE_DIGEST_REQUESTS; i++) {
     if (!source->digest_calls[i].busy) return &source->digest_calls[i];
   }
   return NULL;
 }
 
-void tcp_control_digests(struct source *base, uint64_t first, uint64_t count, bool compute) {
-  struct tcp_source *source = tcp_of(base);
-  struct tcp_control *control = free_digest_call(source);
+void remote_control_digests(struct source *base, uint64_t first, uint64_t count, bool compute) {
+  struct remote_source *source = remote_of(base);
+  struct remote_control *control = free_digest_call(source);
   if (!control) {
     fail_with(source, SPROUT_INTERNAL, "too many digest requests at once");
     return;
@@ -346,14 +383,14 @@ void tcp_control_digests(struct source *base, uint64_t first, uint64_t count, bo
 /* --- close --- */
 
 static void close_answered(struct http_call *call, const struct sprout_error *error) {
-  struct tcp_control *control = container_of(call, struct tcp_control, call);
+  struct remote_control *control = container_of(call, struct remote_control, call);
   (void)error; /* gone either way: without an answer the lease will end it */
   control->busy = false;
   reactor_timer_stop(control->source->reactor, &control->deadline);
-  tcp_source_parted(control->source);
+  remote_source_parted(control->source);
 }
 
-bool tcp_control_part(struct tcp_source *source) {
+bool remote_control_part(struct remote_source *source) {
   struct wire_close message = {.result = source->result};
   snprintf(message.reason, sizeof message.reason, "%s", source->reason);
   source->body.length_bytes = 0;
@@ -369,7 +406,8 @@ bool tcp_control_part(struct tcp_source *source) {
 
 /* --- making --- */
 
-static void init_control(struct tcp_source *source, struct tcp_control *control, const char *what,
+static void init_control(struct remote_source *source, struct remote_control *control,
+                         const char *what,
                          void (*done)(struct http_call *call, const struct sprout_error *error)) {
   control->source = source;
   control->what = what;
@@ -377,12 +415,15 @@ static void init_control(struct tcp_source *source, struct tcp_control *control,
   control->deadline.fired = deadline_passed;
 }
 
-void tcp_control_init(struct tcp_source *source) {
+void remote_control_init(struct remote_source *source) {
   init_control(source, &source->manifest_call, "the request for its manifest", manifest_answered);
   source->manifest_call.call.body_limit_bytes = LIMIT_MANIFEST_BYTES;
   init_control(source, &source->open_call, "the request to open a fork", open_answered);
   init_control(source, &source->beat_call, "a heartbeat", beat_answered);
   init_control(source, &source->close_call, "the request to close the fork", close_answered);
+  init_control(source, &source->placement_call, "the request for its placement",
+               placement_answered);
+  source->placement_call.call.body_limit_bytes = LIMIT_MANIFEST_BYTES;
   for (uint32_t i = 0; i < SOURCE_DIGEST_REQUESTS; i++) {
     init_control(source, &source->digest_calls[i], "a request for digests", digests_answered);
   }
@@ -390,11 +431,12 @@ void tcp_control_init(struct tcp_source *source) {
   source->retry_timer.fired = retry_open;
 }
 
-void tcp_control_stop_timers(struct tcp_source *source) {
+void remote_control_stop_timers(struct remote_source *source) {
   struct timer *timers[] = {&source->manifest_call.deadline,
                             &source->open_call.deadline,
                             &source->beat_call.deadline,
                             &source->close_call.deadline,
+                            &source->placement_call.deadline,
                             &source->beat_timer,
                             &source->retry_timer,
                             &source->part_timer};
