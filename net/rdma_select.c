@@ -168,6 +168,7 @@ enum sprout_status rdma_select(const struct rdma_wish *wish, struct rdma_selecti
   if (status != SPROUT_OK) return status;
   int native = selection.verbs->devices(devices, VERBS_DEVICES_MAX, &count);
   if (native != 0 || count == 0) return explain_devices(native, error);
+  if (count > VERBS_DEVICES_MAX) count = VERBS_DEVICES_MAX; /* it says how many there are */
   struct search search = {
       .verbs = selection.verbs, .gid_index = wish->gid_index, .reason = "has no port"};
   if (wants_all(wish->devices)) {

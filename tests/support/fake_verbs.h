@@ -30,7 +30,7 @@
 
 #include "net/rdma_verbs.h"
 
-#define FAKE_DEVICES_MAX 8u
+#define FAKE_DEVICES_MAX 40u
 #define FAKE_PORTS_MAX 2u
 #define FAKE_GIDS_MAX 4u
 #define FAKE_SEGMENTS_MAX 32u
