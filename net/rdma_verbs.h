@@ -160,8 +160,8 @@ struct verbs_event {
   void *context; /* of the link; of the listener for a request */
   int native;
   const char *text; /* the library's name of the event; static */
-  /* Request, established: READs we may have outstanding and READs of the peer that we are to serve,
-   * as the peer offers or both agreed. */
+  /* Request, established: of the peer, as it offers or agreed to: READs that it will have
+   * outstanding here, and READs of ours that it serves. */
   uint8_t read_depth, serve_depth;
   uint8_t private_bytes; /* zero-padded by the transport: may exceed what was sent */
   uint8_t private_data[VERBS_PRIVATE_BYTES];

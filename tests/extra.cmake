@@ -14,3 +14,16 @@ if(NOT SPROUT_SANITIZE)
   target_compile_definitions(fail_alloc PRIVATE _GNU_SOURCE)
   target_compile_options(fail_alloc PRIVATE -fno-builtin -Wno-missing-prototypes)
 endif()
+
+# The verbs layer against real devices; lies beside the module, where the loader looks.
+if(SPROUT_HAVE_RDMA)
+  add_executable(verbs_check ${CMAKE_CURRENT_SOURCE_DIR}/programs/verbs_check.c)
+  target_link_libraries(verbs_check PRIVATE sprout_objects test_environment)
+  set_target_properties(verbs_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+  add_dependencies(verbs_check sprout_rdma)
+  if(NOT SPROUT_SANITIZE AND NOT SPROUT_COVERAGE)
+    sprout_add_test(module install 60 ${CMAKE_CURRENT_SOURCE_DIR}/install/module.sh
+                    $<TARGET_FILE:verbs_check> $<TARGET_FILE:sprout> $<TARGET_FILE:sprout_rdma>
+                    ${CMAKE_C_COMPILER})
+  endif()
+endif()

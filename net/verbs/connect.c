@@ -36,8 +36,9 @@ int verbs_link_accept(struct verbs_link *link, const struct verbs_connect *param
   int result = prepare(link, parameters, &from_us);
   if (result < 0) return result;
   /* Before the call: the event may be there before it returns. */
-  link->read_depth = parameters->read_depth;
-  link->serve_depth = parameters->serve_depth;
+  link->accepted = true;
+  link->read_depth = parameters->serve_depth;
+  link->serve_depth = parameters->read_depth;
   return verbs_result(rdma_accept(link->id, &from_us));
 }
 

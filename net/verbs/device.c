@@ -15,7 +15,8 @@
 #define SYSFS_DEVICES "/sys/class/infiniband"
 
 static struct {
-  pthread_mutex_t mutex; /* guards the rest until `count` is set; then it changes no more */
+  pthread_mutex_t mutex;         /* guards the rest until `count` is set; then it changes no more */
+  struct ibv_context **contexts; /* never given back: the list is what keeps them open */
   struct verbs_device devices[VERBS_DEVICES_MAX];
   struct verbs_device_info infos[VERBS_DEVICES_MAX];
   uint32_t count;
@@ -92,7 +93,6 @@ static int describe(struct verbs_device *device, struct verbs_device_info *info_
 static int discover(void) {
   int found = 0;
   errno = 0;
-  /* The list is never given back: it is what keeps the contexts open. */
   struct ibv_context **contexts = rdma_get_devices(&found);
   if (contexts == NULL) return explain_absence(errno);
   uint32_t count = 0;
@@ -106,6 +106,7 @@ static int discover(void) {
     rdma_free_devices(contexts);
     return explain_absence(0);
   }
+  table.contexts = contexts;
   table.count = count;
   return 0;
 }

@@ -62,10 +62,9 @@ static void copy_peer(struct rdma_cm_id *id, struct verbs_event *event) {
 
 /* What came with a request, its answer or its rejection. */
 static void copy_parameters(const struct rdma_conn_param *from, struct verbs_event *event) {
-  /* The library speaks of this side: it initiates the READs it has outstanding, and needs
-   * responder resources for those it serves. */
-  event->read_depth = from->initiator_depth;
-  event->serve_depth = from->responder_resources;
+  /* The library speaks of this side: what we may initiate is what the peer serves. */
+  event->read_depth = from->responder_resources;
+  event->serve_depth = from->initiator_depth;
   if (from->private_data == NULL) return;
   event->private_bytes = from->private_data_len < VERBS_PRIVATE_BYTES
                              ? from->private_data_len
@@ -100,8 +99,7 @@ static bool take(const struct rdma_cm_event *from, struct verbs_event *event) {
   event->context = event->link->context;
   if (event->kind == VERBS_EVENT_ESTABLISHED || event->kind == VERBS_EVENT_REJECTED)
     copy_parameters(&from->param.conn, event);
-  if (event->kind == VERBS_EVENT_ESTABLISHED &&
-      event->link->serve_depth + event->link->read_depth) {
+  if (event->kind == VERBS_EVENT_ESTABLISHED && event->link->accepted) {
     event->read_depth = event->link->read_depth;
     event->serve_depth = event->link->serve_depth;
   }

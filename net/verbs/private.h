@@ -52,8 +52,9 @@ struct verbs_events {
 struct verbs_link {
   struct rdma_cm_id *id;
   void *context;
-  uint8_t read_depth, serve_depth; /* as accepted: the event that says so carries none */
-  struct ibv_send_wr *requests;    /* the chain that link_post fills */
+  bool accepted; /* by us: the peer's depths are then as follows, the event carries none */
+  uint8_t read_depth, serve_depth;
+  struct ibv_send_wr *requests; /* the chain that link_post fills */
   uint32_t request_count;
 };
 
