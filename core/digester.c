@@ -7,6 +7,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +30,7 @@ struct job {
   struct work work;
   struct digester *digester;
   bool running;
+  uint64_t era; /* of the digester when it was handed over */
   uint64_t first, count;
   struct digest digests[JOB_CHUNKS];
   int errors[JOB_CHUNKS]; /* 0 or errno; ENODATA: the file is shorter than the region */
@@ -46,7 +49,10 @@ struct digester {
   struct deferred settle; /* answers waits and schedules, outside of callers */
   struct list_node waits;
   struct job jobs[JOBS];
-  bool started, stopping, logged;
+  /* Counts suspensions. A job of an earlier era reads nothing more and tells nothing. */
+  _Atomic uint64_t era;
+  pthread_mutex_t reading; /* held by a worker while it reads bytes */
+  bool started, stopping, suspended, logged;
   void (*stopped)(void *context);
   void *stopped_context;
 };
@@ -56,11 +62,22 @@ static void schedule(struct digester *digester);
 
 /* --- on a worker --- */
 
+/* False: the bytes are being changed, or were. */
+static bool digest_chunk(struct job *job, uint64_t i) {
+  struct digester *digester = job->digester;
+  pthread_mutex_lock(&digester->reading);
+  bool fresh = atomic_load(&digester->era) == job->era;
+  if (fresh)
+    job->errors[i] =
+        model_digest_chunk(digester->model, job->first + i, job->piece, &job->digests[i]);
+  pthread_mutex_unlock(&digester->reading);
+  return fresh;
+}
+
 static void run_job(struct work *work) {
   struct job *job = container_of(work, struct job, work);
   for (uint64_t i = 0; i < job->count; i++) {
-    job->errors[i] =
-        model_digest_chunk(job->digester->model, job->first + i, job->piece, &job->digests[i]);
+    if (!digest_chunk(job, i)) return;
   }
 }
 
@@ -79,10 +96,21 @@ static void note_unreadable(struct digester *digester, uint64_t chunk, int error
             error == ENODATA ? "the file was truncated" : strerror(error));
 }
 
+/* What it has is of other bytes: its chunks are to be computed again. */
+static void discard(struct digester *digester, const struct job *job) {
+  for (uint64_t i = 0; i < job->count; i++) digester->states[job->first + i] = CHUNK_UNKNOWN;
+  if (digester->cursor > job->first) digester->cursor = job->first;
+}
+
 static void job_done(struct work *work) {
   struct job *job = container_of(work, struct job, work);
   struct digester *digester = job->digester;
   job->running = false;
+  reactor_defer(digester->reactor, &digester->settle);
+  if (job->era != atomic_load(&digester->era)) {
+    discard(digester, job);
+    return;
+  }
   for (uint64_t i = 0; i < job->count; i++) {
     uint64_t chunk = job->first + i;
     assert(digester->states[chunk] == CHUNK_RUNNING);
@@ -94,13 +122,13 @@ static void job_done(struct work *work) {
     digester->states[chunk] = CHUNK_KNOWN;
     digester->undigested_bytes -= manifest_chunk_at(digester->model->manifest, chunk).length_bytes;
   }
-  reactor_defer(digester->reactor, &digester->settle);
 }
 
 /* Takes unknown chunks from `first` on, up to `end` and a job's size; returns their bytes. */
 static uint64_t start_job(struct digester *digester, struct job *job, uint64_t first,
                           uint64_t end) {
   uint64_t bytes = 0;
+  job->era = atomic_load(&digester->era);
   job->first = first;
   job->count = 0;
   while (first < end && job->count < JOB_CHUNKS && bytes < JOB_BYTES &&
@@ -124,6 +152,7 @@ static struct job *free_job(struct digester *digester) {
 /* Moves wait->next over everything that is settled; true when the whole range is. */
 static bool advance(struct digester *digester, struct digest_wait *wait) {
   uint64_t end = wait->first + wait->count;
+  if (wait->stale) return true;
   for (; wait->next < end; wait->next++) {
     unsigned char state = digester->states[wait->next];
     if (state == CHUNK_UNREADABLE) wait->failed = true;
@@ -163,7 +192,7 @@ static bool start_background(struct digester *digester, struct job *job) {
 
 static void schedule(struct digester *digester) {
   struct job *job;
-  while (!digester->stopping && (job = free_job(digester))) {
+  while (!digester->stopping && !digester->suspended && (job = free_job(digester))) {
     uint64_t first, end;
     if (find_wanted(digester, &first, &end)) {
       start_job(digester, job, first, end);
@@ -223,6 +252,7 @@ enum sprout_status digester_create(struct reactor *reactor, const struct model *
   digester->undigested_bytes = model->manifest->total_bytes;
   digester->timer.fired = timer_fired;
   digester->settle.run = settle;
+  pthread_mutex_init(&digester->reading, NULL);
   list_init(&digester->waits);
   pacer_init(&digester->pacer, rate, BURST_BYTES, reactor_now(reactor));
   if (!whole) {
@@ -252,6 +282,7 @@ void digester_destroy(struct digester *digester) {
   reactor_timer_stop(digester->reactor, &digester->timer);
   reactor_defer_cancel(digester->reactor, &digester->settle);
   for (size_t i = 0; i < JOBS; i++) free(digester->jobs[i].piece);
+  pthread_mutex_destroy(&digester->reading);
   free(digester->digests);
   free(digester->states);
   free(digester);
@@ -270,7 +301,7 @@ uint64_t digester_undigested_bytes(const struct digester *digester) {
 void digester_wait(struct digester *digester, struct digest_wait *wait) {
   assert(wait->first + wait->count <= digester->model->manifest->chunk_count);
   wait->next = wait->first;
-  wait->failed = false;
+  wait->failed = wait->stale = false;
   list_append(&digester->waits, &wait->node);
   reactor_defer(digester->reactor, &digester->settle);
 }
@@ -278,4 +309,39 @@ void digester_wait(struct digester *digester, struct digest_wait *wait) {
 void digester_cancel(struct digester *digester, struct digest_wait *wait) {
   (void)digester;
   list_remove(&wait->node);
+}
+
+/* --- bytes that change --- */
+
+/* Chunks of a running job stay its own: job_done gives them back. */
+static void void_table(struct digester *digester) {
+  uint64_t chunks = digester->model->manifest->chunk_count;
+  for (uint64_t chunk = 0; chunk < chunks; chunk++)
+    if (digester->states[chunk] != CHUNK_RUNNING) digester->states[chunk] = CHUNK_UNKNOWN;
+  digester->cursor = 0;
+  digester->undigested_bytes = digester->model->manifest->total_bytes;
+  digester->logged = false;
+}
+
+void digester_suspend(struct digester *digester) {
+  assert(!digester->suspended);
+  digester->suspended = true;
+  atomic_fetch_add(&digester->era, 1);
+  reactor_timer_stop(digester->reactor, &digester->timer);
+  void_table(digester);
+  struct list_node *node, *next;
+  list_for_each_safe (node, next, &digester->waits)
+    container_of(node, struct digest_wait, node)->stale = true;
+  reactor_defer(digester->reactor, &digester->settle);
+}
+
+void digester_quiesce(struct digester *digester) {
+  pthread_mutex_lock(&digester->reading);
+  pthread_mutex_unlock(&digester->reading);
+}
+
+void digester_resume(struct digester *digester) {
+  assert(digester->suspended);
+  digester->suspended = false;
+  reactor_defer(digester->reactor, &digester->settle);
 }

@@ -2,6 +2,9 @@
 /*
  * Digest table of a seed's chunks, filled in the background on the worker pool at a bounded rate,
  * and at once for chunks that somebody waits for. Reactor's thread.
+ *
+ * Bytes that change: suspend voids the table before they do, resume begins anew afterwards. A job
+ * that was under way in between tells nothing, neither of the old bytes nor of the new ones.
  */
 #ifndef CORE_DIGESTER_H
 #define CORE_DIGESTER_H
@@ -18,6 +21,7 @@ struct digest_wait {
   struct list_node node;
   uint64_t next; /* first chunk of the range not yet known */
   bool failed; /* a chunk of the range cannot be read (the file was truncated or the disk failed) */
+  bool stale;  /* the bytes changed while it waited: nothing is told about the range */
 };
 
 /* `rate`: bytes per second for background work; the model must outlive it. */
@@ -36,4 +40,11 @@ uint64_t digester_undigested_bytes(const struct digester *digester);
  * already. */
 void digester_wait(struct digester *digester, struct digest_wait *wait);
 void digester_cancel(struct digester *digester, struct digest_wait *wait);
+/* Voids all digests and starts no job until resume. Waits are answered as stale, from a later step;
+ * new ones wait for resume. Not while suspended. */
+void digester_suspend(struct digester *digester);
+/* Any thread, after suspend: returns when no worker reads the model's bytes any more, and none will
+ * before resume. Waits for the digest of one chunk at most. */
+void digester_quiesce(struct digester *digester);
+void digester_resume(struct digester *digester);
 #endif

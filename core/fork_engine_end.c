@@ -21,6 +21,7 @@ static bool speaks_for_all(enum sprout_status status) {
   case SPROUT_DENIED:
   case SPROUT_NOT_FOUND:
   case SPROUT_STALE:
+  case SPROUT_TOO_EARLY:
   case SPROUT_BUSY:
   case SPROUT_UNAVAILABLE:
   case SPROUT_VERSION:

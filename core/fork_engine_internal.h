@@ -30,7 +30,7 @@
 #define ENGINE_ELDER_GRACE_NS (500 * ENGINE_MS) /* see waits_for_elders */
 #define ENGINE_READS_MAX 128u
 /* A broken transport is connected again so often without a whole read in between. */
-#define ENGINE_RECONNECTS_MAX 2u
+#define ENGINE_RECONNECTS_MAX 3u
 #define ENGINE_BACKOFF_NS (100 * ENGINE_MS)
 #define ENGINE_BACKOFF_MAX_NS (1000 * ENGINE_MS)
 /* "Not now" answers to reads in a row: 50 ms, 100 ms, ... 6.4 s. */

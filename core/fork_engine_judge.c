@@ -183,6 +183,7 @@ static bool allow(struct engine_source *source, const struct manifest *manifest,
   if (engine->reference_open) return true;
   if (source->versioned && !same_version(&before, &manifest->version)) {
     bool restart = false;
+    source->reconnects = 0; /* seeds break bodies off when their bytes change */
     if (!allow_change(source, same_label, &restart)) return false;
     if (restart) start_over(engine);
     *force_out = restart;

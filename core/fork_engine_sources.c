@@ -4,12 +4,11 @@
  *
  * What ends a life, and what follows:
  *   stalled, timed out, protocol, denied, ...   dropped
- *   transport broke after bytes had come        connected again, twice without a whole read at most
- *   transport broke before                      dropped
- *   stale, gone, another generation granted     connected again, max_restarts times at most
- *   busy at admission                           connected again until wait_ns is over
- *   bytes or digests wrong                      dropped (judge)
- * A read refused "not now" pauses the source; a few pauses without any whole read end in a drop.
+ *   transport broke once it could be read       connected again, thrice without a whole read at
+ * most transport broke before                      dropped stale, gone, another generation granted
+ * connected again, max_restarts times at most busy at admission, bytes being changed      connected
+ * again until wait_ns is over bytes or digests wrong                      dropped (judge) A read
+ * refused "not now" pauses the source; a few pauses without any whole read end in a drop.
  */
 #include "core/fork_engine_internal.h"
 
@@ -159,6 +158,11 @@ static void reconnect(struct engine_source *source, uint64_t wait_ns,
   leave(source, ENGINE_SOURCE_IDLE, error->status, error->message);
 }
 
+/* At once the first time. */
+static uint64_t wait_before(uint32_t times) {
+  return times == 0 ? 0 : engine_backoff(ENGINE_BACKOFF_NS, times - 1, ENGINE_BACKOFF_MAX_NS);
+}
+
 /* Another generation, or the lease is gone. */
 static void renew(struct engine_source *source, const struct sprout_error *error) {
   if (source->renewals == source->engine->options.max_restarts) {
@@ -166,12 +170,15 @@ static void renew(struct engine_source *source, const struct sprout_error *error
     return;
   }
   uint32_t times = source->renewals++;
-  uint64_t wait_ns =
-      times == 0 ? 0 : engine_backoff(ENGINE_BACKOFF_NS, times - 1, ENGINE_BACKOFF_MAX_NS);
-  reconnect(source, wait_ns, error);
+  reconnect(source, wait_before(times), error);
 }
 
-/* The seed's queue is full: asks again as long as the fork would wait in it. */
+/* The seed's queue is full, or its bytes are being changed just now. */
+static bool says_not_yet(enum sprout_status status) {
+  return status == SPROUT_BUSY || status == SPROUT_TOO_EARLY;
+}
+
+/* Asks again as long as the fork would wait in the seed's queue. */
 static void ask_again(struct engine_source *source, const struct sprout_error *error) {
   struct fork_engine *engine = source->engine;
   if (source->waiting_since_ns == 0) source->waiting_since_ns = engine->now_ns;
@@ -187,15 +194,15 @@ static void ask_again(struct engine_source *source, const struct sprout_error *e
 
 void source_fail(struct engine_source *source, const struct sprout_error *error) {
   enum sprout_retry retry = sprout_status_info_of(error->status)->retry;
-  bool broke = error->status == SPROUT_DISCONNECTED && source->received_bytes > 0;
+  bool was_good = source->received_bytes > 0 || source->state == ENGINE_SOURCE_READY;
+  bool broke = error->status == SPROUT_DISCONNECTED && was_good;
   if (source->state == ENGINE_SOURCE_CLOSING || source_is_lost(source)) return;
   if (retry == SPROUT_RETRY_RESTART) {
     renew(source, error);
   } else if (broke && source->reconnects < ENGINE_RECONNECTS_MAX) {
-    uint64_t wait_ns = engine_backoff(ENGINE_BACKOFF_NS, source->reconnects, ENGINE_BACKOFF_MAX_NS);
-    source->reconnects++;
-    reconnect(source, wait_ns, error);
-  } else if (error->status == SPROUT_BUSY && source->state < ENGINE_SOURCE_READY) {
+    uint32_t times = source->reconnects++;
+    reconnect(source, wait_before(times), error);
+  } else if (says_not_yet(error->status) && source->state < ENGINE_SOURCE_READY) {
     ask_again(source, error);
   } else {
     source_drop(source, ENGINE_DROP_FINAL, error);

@@ -68,6 +68,10 @@
     "Open connections by state (idle, active).", "state")                                          \
   X(STAT_AUTH_FAILURES, "auth_failures_total", STAT_COUNTER, NULL,                                 \
     "Requests refused by authentication, by reason (missing, wrong, malformed).", "reason")        \
+  X(STAT_UPDATE_DURATION_SECONDS, "update_duration_seconds", STAT_HISTOGRAM,                       \
+    stats_buckets_request,                                                                         \
+    "Updates of a running seed by phase: begin (the call), change (the owner's), commit.",         \
+    "phase")                                                                                       \
   X(STAT_REACTOR_BUSY_SECONDS, "reactor_busy_seconds_total", STAT_COUNTER, NULL,                   \
     "Time the reactor did not sleep.", NULL)
 

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define BACKLOG 1024
@@ -186,6 +187,30 @@ void http_server_drain(struct http_server *server) {
   list_for_each_safe (node, next, &server->connections) {
     struct http_connection *connection = container_of(node, struct http_connection, node);
     if (is_idle(connection) && !connection->kept) connection_close(connection);
+  }
+}
+
+static bool has_pieces_left(struct http_connection *connection) {
+  struct list_node *node, *next;
+  list_for_each_safe (node, next, &connection->exchanges) {
+    const struct http_exchange *exchange = container_of(node, struct http_exchange, node);
+    if (exchange->next_piece != NULL && exchange->body_sent < exchange->body_bytes) return true;
+  }
+  return false;
+}
+
+/*
+ * A send from memory may wait in the kernel for room in the socket, where cancelling reaches it
+ * only later. Shutting the socket does at once what is needed: it takes the socket's lock, so a
+ * send that copies just now has ended when it returns, and every later one fails before it reads.
+ */
+void http_server_break_pieces(struct http_server *server) {
+  struct list_node *node, *next;
+  list_for_each_safe (node, next, &server->connections) {
+    struct http_connection *connection = container_of(node, struct http_connection, node);
+    if (!has_pieces_left(connection)) continue;
+    (void)shutdown(connection->fd, SHUT_RDWR); /* open: it is closed after the last exchange */
+    connection_close(connection);
   }
 }
 

@@ -161,6 +161,14 @@ const struct address *http_server_address(const struct http_server *server);
 /* Requests whose answer has not left whole. */
 uint32_t http_server_exchanges(const struct http_server *server);
 void http_server_stats_get(const struct http_server *server, struct http_server_stats *stats_out);
+/*
+ * Breaks every connection on which an answer made of pieces has not left whole. When this returns
+ * no byte of a piece is read for a socket any more, also by operations that the kernel still has;
+ * what a socket took before was copied. So the client has either the whole body as it was, or one
+ * that ends early. Never waits for a peer. (Pieces with a descriptor never change, and may still be
+ * on their way.)
+ */
+void http_server_break_pieces(struct http_server *server);
 /* Every further answer ends its connection, and idle ones end now, but for connections of which an
  * exchange had keeps_open. Accepting goes on: probes must see the state. */
 void http_server_drain(struct http_server *server);

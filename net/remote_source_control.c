@@ -337,6 +337,8 @@ static void digests_answered(struct http_call *call, const struct sprout_error *
     fail_with(source, status, error.message);
   } else if (answer.first != control->first || answer.count != control->count) {
     fail_with(source, SPROUT_PROTOCOL, "answered with digests of other chunks than were asked for");
+  } else if (answer.generation != 0 && answer.generation != source->generation) {
+    fail_with(source, SPROUT_STALE, "the seed changed its bytes: its digests are of other ones");
   } else {
     source->base.listener->digests(&source->base, answer.first, answer.count, source->digests,
                                    source->known);

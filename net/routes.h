@@ -36,6 +36,12 @@ struct route {
 /* {"error":...} */
 void route_fail(struct route_call *call, enum sprout_status status, const char *hint,
                 const char *format, ...) SPROUT_PRINTF(4, 5);
+/* 503 with Retry-After: an update is under way, ask again. */
+void route_fail_changing(struct http_exchange *exchange);
+/* True when an update is under way; then it has answered that. */
+bool route_changing(struct route_call *call);
+/* The error of who asks for bytes, or digests, of the generation that an update ends. */
+enum sprout_status route_stale_error(const struct sprout_seed *seed, struct sprout_error *error);
 /* Takes over the encoded bytes; `status` of the encoding decides whether they are sent. */
 void route_answer_bytes(struct http_exchange *exchange, int status_code, const char *content_type,
                         enum sprout_status status, struct wire_buffer *buffer);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Digests of chunks: what is known now (GET), or computed first (POST). A POST is answered after
- * COMPUTE_MOST_NS at the latest, then with gaps: the client asks again for these.
+ * COMPUTE_MOST_NS at the latest, then with gaps: the client asks again for these. Digests of bytes
+ * that are being changed, or were while somebody waited for them, are told to nobody (409).
  */
 #include "net/routes.h"
 
@@ -31,13 +32,27 @@ static json_t *digests_json(const struct wire_digests *digests) {
       return NULL;
     }
   }
-  return json_pack("{s:I,s:o}", "first", (json_int_t)digests->first, "digests", values);
+  return json_pack("{s:I,s:I,s:o}", "first", (json_int_t)digests->first, "generation",
+                   (json_int_t)digests->generation, "digests", values);
+}
+
+static void answer_stale(const struct sprout_seed *seed, struct http_exchange *exchange) {
+  struct sprout_error error;
+  (void)route_stale_error(seed, &error);
+  http_exchange_fail(exchange, &error);
 }
 
 static void answer_known(struct sprout_seed *seed, struct http_exchange *exchange, uint64_t first,
                          uint64_t count, bool msgpack) {
-  struct wire_digests digests = {
-      .first = first, .count = count, .values = seed->digests, .known = seed->digests_known};
+  struct wire_digests digests = {.first = first,
+                                 .count = count,
+                                 .values = seed->digests,
+                                 .known = seed->digests_known,
+                                 .generation = seed->model->manifest->version.generation};
+  if (seed->updating) {
+    answer_stale(seed, exchange);
+    return;
+  }
   assert(count <= LIMIT_DIGESTS_PER_REQUEST);
   for (uint64_t i = 0; i < count; i++) {
     seed->digests[i] = (struct digest){0};
@@ -107,10 +122,14 @@ static void answer_unreadable(struct digests_wait *wait) {
 
 static void digests_there(struct digest_wait *digest_wait) {
   struct digests_wait *wait = container_of(digest_wait, struct digests_wait, wait);
-  if (digest_wait->failed)
+  if (digest_wait->stale) {
+    stop_waiting(wait);
+    answer_stale(wait->seed, wait->exchange);
+  } else if (digest_wait->failed) {
     answer_unreadable(wait);
-  else
+  } else {
     answer_wait(wait);
+  }
 }
 
 static void waited_enough(struct timer *timer) {
@@ -137,6 +156,10 @@ void route_digests_wanted(struct route_call *call) {
     return;
   }
   if (!check_range(call, first, count)) return;
+  if (seed->updating) {
+    answer_stale(seed, call->exchange);
+    return;
+  }
   struct digests_wait *wait = http_exchange_store(call->exchange);
   *wait = (struct digests_wait){.seed = seed,
                                 .exchange = call->exchange,

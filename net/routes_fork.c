@@ -98,6 +98,7 @@ void route_fork_open(struct route_call *call) {
   struct wire_open open;
   struct sprout_error error;
   struct seed_fork *fork = NULL;
+  if (route_changing(call)) return;
   enum sprout_status status =
       wire_open_decode(call->request->body, call->request->body_bytes, &open, &error);
   if (status == SPROUT_OK) status = check_open(seed, &open, &error);

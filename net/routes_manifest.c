@@ -2,7 +2,8 @@
 /*
  * Manifests: encoded once per version, sent from memory. The JSON form is built on the worker pool
  * when it is first asked for: with many objects it takes a while. `?after=&wait=` waits for another
- * version, or for the seed to drain.
+ * version, or for the seed to drain. While an update is under way the version that it ends is not
+ * handed out any more: who asks waits for the next one, CHANGING_MOST_NS at most.
  */
 #include "core/units.h"
 #include "net/json_manifest.h"
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #define WAIT_MOST_NS (60 * SEED_NS_PER_S)
+#define CHANGING_MOST_NS (5 * SEED_NS_PER_S)
 #define JSON_TYPE "application/json"
 
 /* A request that waits, in the exchange's store. */
@@ -22,6 +24,7 @@ struct manifest_wait {
   struct list_node node; /* in version_waits or in manifest_json.waiting */
   struct timer timer;    /* for a version */
   bool msgpack;
+  bool has_none; /* it did not name the version that it has: "not modified" is no answer */
 };
 
 static_assert(sizeof(struct manifest_wait) <= HTTP_STORE_BYTES, "fits the exchange's store");
@@ -49,11 +52,15 @@ static void hold(struct route_call *call, struct list_node *line, bool msgpack) 
   call->exchange->ended = wait_ended;
 }
 
-static void answer_not_modified(struct timer *timer) {
+static void waited_enough(struct timer *timer) {
   struct manifest_wait *wait = container_of(timer, struct manifest_wait, timer);
   char etag[SEED_ETAG_BYTES];
-  make_etag(wait->seed, wait->msgpack, etag);
   list_remove(&wait->node);
+  if (wait->has_none) {
+    route_fail_changing(wait->exchange);
+    return;
+  }
+  make_etag(wait->seed, wait->msgpack, etag);
   struct http_answer answer = {.status_code = 304, .etag = etag};
   http_exchange_answer(wait->exchange, &answer);
 }
@@ -74,13 +81,29 @@ static void answer_late(struct manifest_wait *wait, struct http_document *docume
 
 static void build_json(struct work *work) {
   struct seed_lazy_json *lazy = container_of(work, struct seed_lazy_json, work);
-  lazy->status = json_manifest_encode(lazy->seed->model->manifest, lazy->draining, &lazy->text);
+  lazy->status = json_manifest_encode(&lazy->manifest, lazy->draining, &lazy->text);
+}
+
+static void start_json(struct sprout_seed *seed) {
+  struct seed_lazy_json *lazy = &seed->manifest_json;
+  if (lazy->building) return;
+  lazy->building = true;
+  lazy->outdated = false;
+  lazy->manifest = *seed->model->manifest;
+  lazy->draining = seed->draining;
+  lazy->text = (struct wire_buffer){0};
+  reactor_work(seed->reactor, &lazy->work);
 }
 
 static void json_built(struct work *work) {
   struct seed_lazy_json *lazy = container_of(work, struct seed_lazy_json, work);
   struct sprout_error error;
   lazy->building = false;
+  if (lazy->outdated && !lazy->stopping) {
+    wire_buffer_destroy(&lazy->text);
+    if (!list_empty(&lazy->waiting)) start_json(lazy->seed);
+    return;
+  }
   if (lazy->status == SPROUT_OK)
     lazy->document = http_document_create(&lazy->text);
   else
@@ -98,16 +121,17 @@ static void json_built(struct work *work) {
   if (lazy->stopping) seed_part_stopped(lazy->seed);
 }
 
-static void start_json(struct sprout_seed *seed) {
-  struct seed_lazy_json *lazy = &seed->manifest_json;
-  if (lazy->building) return;
-  lazy->building = true;
-  lazy->draining = seed->draining;
-  lazy->text = (struct wire_buffer){0};
-  reactor_work(seed->reactor, &lazy->work);
-}
-
 /* --- versions --- */
+
+void routes_manifest_name_version(struct sprout_seed *seed) {
+  const struct manifest_version *version = &seed->model->manifest->version;
+  size_t used = 0;
+  for (size_t i = 0; i < MANIFEST_EPOCH_BYTES; i++)
+    used += (size_t)snprintf(seed->etag_base + used, sizeof(seed->etag_base) - used, "%02x",
+                             version->epoch[i]);
+  (void)snprintf(seed->etag_base + used, sizeof(seed->etag_base) - used, ".%llu",
+                 (unsigned long long)version->generation);
+}
 
 void routes_manifest_init(struct sprout_seed *seed) {
   seed->manifest_json.seed = seed;
@@ -166,6 +190,7 @@ enum sprout_status routes_manifest_publish(struct sprout_seed *seed) {
   seed->manifest_msgpack = msgpack_document;
   seed->index_json = index_document;
   seed->manifest_json.document = NULL;
+  seed->manifest_json.outdated = true;
   wake_waiting(seed);
   return SPROUT_OK;
 }
@@ -196,32 +221,45 @@ static void answer_now(struct route_call *call, bool msgpack) {
   }
 }
 
-/* True when ?after= names what is served now and the seed does not drain: then ?wait= counts. */
-static bool must_wait(const struct route_call *call, uint64_t *wait_ns_out) {
-  char after[SEED_ETAG_BYTES], wait[32];
-  const char *query = call->request->query;
-  if (call->seed->draining) return false;
-  if (!http_query_value(query, "after", after, sizeof(after))) return false;
-  if (strcmp(after, call->seed->etag_base) != 0) return false;
-  *wait_ns_out = 0;
-  if (http_query_value(query, "wait", wait, sizeof(wait)) &&
-      units_parse_duration(wait, wait_ns_out) != SPROUT_OK)
-    return false;
-  if (*wait_ns_out > WAIT_MOST_NS) *wait_ns_out = WAIT_MOST_NS;
-  return true;
+/* ?wait=, 0 without or when malformed (then *ok_out is false). */
+static uint64_t asked_wait(const struct route_call *call, bool *ok_out) {
+  char wait[32];
+  uint64_t wait_ns = 0;
+  *ok_out = true;
+  if (!http_query_value(call->request->query, "wait", wait, sizeof(wait))) return 0;
+  *ok_out = units_parse_duration(wait, &wait_ns) == SPROUT_OK;
+  if (!*ok_out) return 0;
+  return wait_ns > WAIT_MOST_NS ? WAIT_MOST_NS : wait_ns;
+}
+
+/*
+ * True when the answer is not there yet, and the seed does not drain: ?after= names what is served
+ * now (then ?wait= counts), or an update is under way.
+ */
+static bool must_wait(const struct route_call *call, uint64_t *wait_ns_out, bool *has_none_out) {
+  const struct sprout_seed *seed = call->seed;
+  char after[SEED_ETAG_BYTES];
+  bool ok = true;
+  if (seed->draining) return false;
+  bool has_this = http_query_value(call->request->query, "after", after, sizeof(after)) &&
+                  strcmp(after, seed->etag_base) == 0;
+  *has_none_out = !has_this;
+  *wait_ns_out = has_this ? asked_wait(call, &ok) : CHANGING_MOST_NS;
+  return (has_this && ok) || seed->updating;
 }
 
 static void answer_manifest(struct route_call *call) {
   struct sprout_seed *seed = call->seed;
-  bool msgpack = route_wants_msgpack(call->request);
+  bool msgpack = route_wants_msgpack(call->request), has_none = false;
   uint64_t wait_ns = 0;
-  if (!must_wait(call, &wait_ns)) {
+  if (!must_wait(call, &wait_ns, &has_none)) {
     answer_now(call, msgpack);
     return;
   }
   hold(call, &seed->version_waits, msgpack);
   struct manifest_wait *wait = http_exchange_store(call->exchange);
-  wait->timer.fired = answer_not_modified;
+  wait->has_none = has_none;
+  wait->timer.fired = waited_enough;
   reactor_timer_start(seed->reactor, &wait->timer, reactor_now(seed->reactor) + wait_ns);
 }
 

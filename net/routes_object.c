@@ -132,6 +132,7 @@ void route_object(struct route_call *call) {
   char file[LIMIT_NAME_BYTES + 1], etag[SEED_ETAG_BYTES];
   bool has_file = http_query_value(call->request->query, "file", file, sizeof(file));
   uint32_t index = MANIFEST_NONE;
+  if (route_changing(call)) return;
   if (!find_object(call, has_file ? file : NULL, &index)) return;
   const struct manifest_object *object = &seed->model->manifest->objects[index];
   make_etag(seed, 'o', index, etag);
@@ -150,6 +151,7 @@ void route_object(struct route_call *call) {
 void route_file(struct route_call *call) {
   struct sprout_seed *seed = call->seed;
   const struct manifest *manifest = seed->model->manifest;
+  if (route_changing(call)) return;
   uint32_t index = manifest_find_file(manifest, call->argument);
   if (index == MANIFEST_NONE) {
     route_fail(call, SPROUT_NOT_FOUND, "GET /v1/manifest lists the files.",

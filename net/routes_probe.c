@@ -32,12 +32,15 @@ void route_livez(struct route_call *call) {
 }
 
 void route_readyz(struct route_call *call) {
-  if (call->seed->ready && !call->seed->draining) {
+  const struct sprout_seed *seed = call->seed;
+  if (seed_is_ready(seed)) {
     answer_text(call->exchange, 200, "ready\n");
     return;
   }
   route_fail(call, SPROUT_UNAVAILABLE, "Ask another seed.",
-             call->seed->draining ? "the seed is draining" : "the seed is not ready yet");
+             seed->draining   ? "the seed is draining"
+             : seed->updating ? "the seed's bytes are being changed"
+                              : "the seed is not ready yet");
 }
 
 void route_metrics(struct route_call *call) {

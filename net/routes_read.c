@@ -232,6 +232,7 @@ void route_read(struct route_call *call) {
   enum sprout_status status = wire_read_decode(request->body, request->body_bytes, seed->ranges,
                                                LIMIT_READ_RANGES, &read, &error);
   uint64_t generation = seed->model->manifest->version.generation;
+  if (status == SPROUT_OK && seed->updating) status = route_stale_error(seed, &error);
   if (status == SPROUT_OK && read.generation != generation)
     status = sprout_error_set(&error, SPROUT_STALE, 0, "Fetch the manifest again.",
                               "the seed holds generation %llu, not %llu",

@@ -26,17 +26,17 @@ void route_status(struct route_call *call) {
   uint64_t now_ns = reactor_now(seed->reactor);
   char listen[ADDRESS_TEXT_BYTES];
   (void)address_format(http_server_address(seed->server), listen, sizeof(listen));
-  json_t *value = json_pack("{s:b,s:b,s:s,s:s,s:f,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:f}", "ready",
-                            seed->ready && !seed->draining ? 1 : 0, "draining",
-                            seed->draining ? 1 : 0, "listen", listen, "version", sprout_version(),
-                            "uptime_seconds", (double)(now_ns - seed->created_ns) / 1e9, "manifest",
-                            json_manifest_summary(seed->model->manifest, seed->draining), "forks",
-                            forks_json(seed), "connections", connections_json(seed), "regions",
-                            (json_int_t)seed->model->region_count, "undigested_bytes",
-                            (json_int_t)digester_undigested_bytes(seed->digester), "sent_bytes",
-                            (json_int_t)http_pace_sent_bytes(seed->pace),
-                            "rate_limit_bytes_per_second", (json_int_t)http_pace_rate(seed->pace),
-                            "inflight_bytes_per_fork", (json_int_t)seed->settings.inflight_bytes,
-                            "throttled_seconds", (double)http_pace_throttled_ns(seed->pace) / 1e9);
+  json_t *value = json_pack(
+      "{s:b,s:b,s:s,s:s,s:b,s:f,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:f}", "ready",
+      seed_is_ready(seed) ? 1 : 0, "draining", seed->draining ? 1 : 0, "listen", listen, "version",
+      sprout_version(), "updating", seed->updating ? 1 : 0, "uptime_seconds",
+      (double)(now_ns - seed->created_ns) / 1e9, "manifest",
+      json_manifest_summary(seed->model->manifest, seed->draining), "forks", forks_json(seed),
+      "connections", connections_json(seed), "regions", (json_int_t)seed->model->region_count,
+      "undigested_bytes", (json_int_t)digester_undigested_bytes(seed->digester), "sent_bytes",
+      (json_int_t)http_pace_sent_bytes(seed->pace), "rate_limit_bytes_per_second",
+      (json_int_t)http_pace_rate(seed->pace), "inflight_bytes_per_fork",
+      (json_int_t)seed->settings.inflight_bytes, "throttled_seconds",
+      (double)http_pace_throttled_ns(seed->pace) / 1e9);
   route_answer_json(call->exchange, 200, value);
 }

@@ -31,7 +31,7 @@ static void sample_model(struct sprout_seed *seed) {
       stats_set(seed->stats, STAT_SEED_REGISTERED_BYTES, STAT_LABELS(kinds[i]), bytes[i]);
   stats_set(seed->stats, STAT_SEED_READY,
             STAT_LABELS(model->manifest->identity.model, model->manifest->identity.rank),
-            seed->ready && !seed->draining ? 1 : 0);
+            seed_is_ready(seed) ? 1 : 0);
   stats_set(seed->stats, STAT_SEED_GENERATION, NULL, (double)model->manifest->version.generation);
   stats_set(seed->stats, STAT_SEED_UNDIGESTED_BYTES, NULL,
             (double)digester_undigested_bytes(seed->digester));
@@ -113,4 +113,11 @@ void seed_metrics_fork_finished(struct sprout_seed *seed, const struct admission
   if (fork->started_ns != 0)
     stats_observe(seed->stats, STAT_SEED_FORK_DURATION_SECONDS, STAT_LABELS(result),
                   (double)(fork->ended_ns - fork->started_ns) / 1e9);
+}
+
+void seed_metrics_updated(struct sprout_seed *seed, const struct seed_update_phases *phases) {
+  stats_observe(seed->stats, STAT_UPDATE_DURATION_SECONDS, STAT_LABELS("begin"), phases->begin);
+  stats_observe(seed->stats, STAT_UPDATE_DURATION_SECONDS, STAT_LABELS("change"), phases->change);
+  stats_observe(seed->stats, STAT_UPDATE_DURATION_SECONDS, STAT_LABELS("commit"), phases->commit);
+  stats_set(seed->stats, STAT_SEED_PUBLISHED_TIMESTAMP_SECONDS, NULL, (double)seed->published_s);
 }

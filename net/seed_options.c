@@ -73,7 +73,8 @@ enum sprout_status seed_options_check(const struct sprout_seed_options *options,
       .drain_timeout_ns = or_default(options->drain_timeout_ns, DRAIN_TIMEOUT_DEFAULT),
       .lease_ns = or_default(options->lease_ns, LEASE_DEFAULT),
       .max_rate = options->max_rate,
-      .metrics_need_token = options->metrics_need_token};
+      .metrics_need_token = options->metrics_need_token,
+      .tensors_mutable = has_tensors && options->tensors_mutable};
   return SPROUT_OK;
 }
 

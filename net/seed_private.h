@@ -5,6 +5,7 @@
  * seed_service.c  public functions: create, drain, destroy
  * seed_options.c  what may be asked for, and where to listen
  * seed_forks.c    open forks: windows, leases, ends
+ * seed_update.c   bytes that change while the seed runs
  * seed_metrics.c  the metric families of a seed
  * routes.c        the table of routes, authentication
  * routes_*.c      the handlers
@@ -14,6 +15,7 @@
 
 #include "core/admission.h"
 #include "core/digester.h"
+#include "core/fence.h"
 #include "core/limits.h"
 #include "core/region.h"
 #include "core/stats.h"
@@ -33,6 +35,7 @@ struct seed_settings {
   uint32_t max_forks, max_queue;
   uint64_t inflight_bytes, digest_rate, drain_timeout_ns, lease_ns, max_rate;
   bool metrics_need_token;
+  bool tensors_mutable;
 };
 
 /* One open fork: what the service knows beyond its admission. Freed when it is closed and its last
@@ -55,9 +58,11 @@ struct seed_lazy_json {
   struct work work;
   struct sprout_seed *seed;
   bool building;
-  bool draining;           /* as it is written */
-  bool stopping;           /* the end waits for the worker */
-  struct wire_buffer text; /* the worker's, then taken over */
+  struct manifest manifest; /* as it is written: shares all but the version with the seed's */
+  bool draining;            /* likewise */
+  bool outdated;            /* there is a newer version, or state: what is built is not used */
+  bool stopping;            /* the end waits for the worker */
+  struct wire_buffer text;  /* the worker's, then taken over */
   enum sprout_status status;
   struct http_document *document;
   struct list_node waiting; /* struct manifest_wait */
@@ -81,6 +86,11 @@ struct sprout_seed {
   struct http_account downloads;      /* all plain GETs share as one fork */
   uint64_t created_ns, published_s;
   bool ready, draining;
+
+  /* Bytes that change; see seed_update.c. */
+  struct fence fence;                         /* its word is NULL unless the tensors are mutable */
+  bool updating;                              /* between begin and commit of an update */
+  uint64_t update_called_ns, update_begun_ns; /* begin was called, and returned */
 
   /* documents of this version */
   struct http_document *manifest_msgpack, *index_json;
@@ -152,6 +162,11 @@ void seed_metrics_limit(struct sprout_seed *seed, const char *limit);
 void seed_metrics_auth_failure(struct sprout_seed *seed, const char *reason);
 void seed_metrics_fork_started(struct sprout_seed *seed, const struct admission_fork *fork);
 void seed_metrics_fork_finished(struct sprout_seed *seed, const struct admission_fork *fork);
+/* An update was committed; `phases` in seconds. */
+struct seed_update_phases {
+  double begin, change, commit;
+};
+void seed_metrics_updated(struct sprout_seed *seed, const struct seed_update_phases *phases);
 
 /* routes.c */
 /* The handlers of the main and of the admin server; context: the seed. */
@@ -161,8 +176,14 @@ void routes_handle_admin(void *context, struct http_exchange *exchange);
 /* routes_manifest.c */
 /* Encodes the documents of the current version and wakes who waits for a newer one. */
 SPROUT_MUST_CHECK enum sprout_status routes_manifest_publish(struct sprout_seed *seed);
+/* Names the version for ETags and ?after=. */
+void routes_manifest_name_version(struct sprout_seed *seed);
 void routes_manifest_init(struct sprout_seed *seed);
 void routes_manifest_destroy(struct sprout_seed *seed);
+
+/* seed_update.c */
+/* Forks are welcome: served, not draining, and no update under way. */
+bool seed_is_ready(const struct sprout_seed *seed);
 
 /* routes_read.c */
 void routes_read_destroy(struct sprout_seed *seed);

@@ -34,16 +34,6 @@ static enum sprout_status open_model(struct sprout_seed *seed,
   return model_open(&model_options, &seed->model, error);
 }
 
-static void name_version(struct sprout_seed *seed) {
-  const struct manifest_version *version = &seed->model->manifest->version;
-  size_t used = 0;
-  for (size_t i = 0; i < MANIFEST_EPOCH_BYTES; i++)
-    used += (size_t)snprintf(seed->etag_base + used, sizeof(seed->etag_base) - used, "%02x",
-                             version->epoch[i]);
-  (void)snprintf(seed->etag_base + used, sizeof(seed->etag_base) - used, ".%llu",
-                 (unsigned long long)version->generation);
-}
-
 static enum sprout_status allocate(struct sprout_seed *seed, struct sprout_error *error) {
   const struct seed_settings *settings = &seed->settings;
   const struct admission_options admission_options = {.max_running = settings->max_forks,
@@ -57,6 +47,8 @@ static enum sprout_status allocate(struct sprout_seed *seed, struct sprout_error
   if (seed->ranges == NULL || seed->digests == NULL || seed->digests_known == NULL)
     status = SPROUT_NO_MEMORY;
   if (status == SPROUT_OK) status = seed_metrics_create(seed);
+  if (status == SPROUT_OK && seed->settings.tensors_mutable)
+    status = fence_create(&seed->fence, seed->model->manifest->version.generation);
   if (status == SPROUT_OK) status = admission_create(&admission_options, &seed->admission);
   if (status == SPROUT_OK)
     status = http_pace_create(seed->reactor, settings->max_rate, &seed->pace);
@@ -78,6 +70,7 @@ static void free_seed(struct sprout_seed *seed) {
   admission_destroy(seed->admission);
   routes_manifest_destroy(seed);
   routes_read_destroy(seed);
+  fence_destroy(&seed->fence);
   if (seed->auth != NULL) auth_destroy(seed->auth);
   if (seed->stats != NULL) stats_destroy(seed->stats);
   if (seed->model != NULL) model_destroy(seed->model);
@@ -101,7 +94,7 @@ static enum sprout_status assemble(struct sprout_seed *seed,
   enum sprout_status status = auth_create(options->token_file, options->token, &seed->auth, error);
   if (status == SPROUT_OK) status = open_model(seed, options, error);
   if (status != SPROUT_OK) return status;
-  name_version(seed);
+  routes_manifest_name_version(seed);
   status = allocate(seed, error);
   if (status == SPROUT_OK) status = seed_listen(seed, options, error);
   return status;
@@ -149,7 +142,7 @@ static void fill_status(void *context) {
   const struct sprout_seed *seed = call->seed;
   struct sprout_seed_status *status = call->status;
   *status =
-      (struct sprout_seed_status){.ready = seed->ready && !seed->draining,
+      (struct sprout_seed_status){.ready = seed_is_ready(seed),
                                   .draining = seed->draining,
                                   .total_bytes = seed->model->manifest->total_bytes,
                                   .undigested_bytes = digester_undigested_bytes(seed->digester),
@@ -160,6 +153,9 @@ static void fill_status(void *context) {
   const struct manifest *manifest = seed->model->manifest;
   (void)snprintf(status->model, sizeof(status->model), "%s", manifest->identity.model);
   (void)snprintf(status->manifest_id, sizeof(status->manifest_id), "%s", manifest->id);
+  (void)snprintf(status->label, sizeof(status->label), "%s", manifest->version.label);
+  status->generation = manifest->version.generation;
+  status->updating = seed->updating;
   status->file_count = manifest->file_count;
   status->object_count = manifest->object_count;
   (void)address_format(http_server_address(seed->server), status->listen, sizeof(status->listen));

@@ -115,6 +115,7 @@ struct wire_digests {
   uint64_t first, count;
   struct digest *values; /* count entries, caller's */
   bool *known;           /* likewise */
+  uint64_t generation;   /* of the bytes; 0: not told */
 };
 
 /* Encoders append to *buffer (zero-initialise it first). */

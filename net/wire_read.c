@@ -119,8 +119,8 @@ enum sprout_status wire_read_decode(const void *data, size_t length_bytes,
 
 /* --- digests --- */
 
-enum { DIGESTS_FIRST, DIGESTS_VALUES, DIGESTS_KEYS };
-static const char *const digests_keys[DIGESTS_KEYS] = {"first", "digests"};
+enum { DIGESTS_FIRST, DIGESTS_GENERATION, DIGESTS_VALUES, DIGESTS_KEYS };
+static const char *const digests_keys[DIGESTS_KEYS] = {"first", "generation", "digests"};
 
 enum sprout_status wire_digests_encode(const struct wire_digests *message,
                                        struct wire_buffer *buffer) {
@@ -129,6 +129,8 @@ enum sprout_status wire_digests_encode(const struct wire_digests *message,
   wire_write_map(&writer, DIGESTS_KEYS);
   wire_write_text(&writer, digests_keys[DIGESTS_FIRST]);
   wire_write_unsigned(&writer, message->first);
+  wire_write_text(&writer, digests_keys[DIGESTS_GENERATION]);
+  wire_write_unsigned(&writer, message->generation);
   wire_write_text(&writer, digests_keys[DIGESTS_VALUES]);
   wire_write_array(&writer, message->count);
   for (uint64_t i = 0; i < message->count; i++) {
@@ -174,6 +176,7 @@ enum sprout_status wire_digests_decode(const void *data, size_t length_bytes, ui
     wire_map_fields(&reading, values.entries, digests_keys, DIGESTS_KEYS, fields);
     wire_get_unsigned(&reading, wire_require(&reading, fields[DIGESTS_FIRST], "first"), "first",
                       &decoded.first);
+    wire_get_unsigned(&reading, fields[DIGESTS_GENERATION], "generation", &decoded.generation);
     get_digests(&reading, fields[DIGESTS_VALUES], capacity, &decoded);
   }
   free(values.entries);

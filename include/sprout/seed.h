@@ -34,8 +34,8 @@ struct sprout_seed_options {
   size_t path_count;
   const struct sprout_tensor *tensors; /* embedded seed: tensors in caller memory (not copied) */
   size_t tensor_count;
-  bool tensors_mutable; /* send by copy, never from the pages themselves; updates of a running seed
-                           do not exist yet */
+  bool tensors_mutable; /* the caller may change their bytes, between sprout_seed_update_begin and
+                           sprout_seed_update_commit */
   const char *name;     /* model name [base name of the first path] */
   const char *rank;     /* rank key [""] */
   const char *label;    /* version label, at most 64 bytes [""] */
@@ -83,6 +83,9 @@ struct sprout_seed_status {
   char manifest_id[33];  /* 32 hex digits */
   uint32_t file_count;
   uint32_t object_count;
+  uint64_t generation; /* of the bytes that are served; counts updates, from 1 */
+  bool updating;       /* between the begin and the commit of an update */
+  char label[65];
 };
 
 /* Opens files, lays out the model, binds and listens. The seed serves once the service runs. */
@@ -92,6 +95,34 @@ sprout_seed_create(struct sprout_service *service, const struct sprout_seed_opti
 
 /* Fills *status_out. */
 SPROUT_API void sprout_seed_status(struct sprout_seed *seed, struct sprout_seed_status *status_out);
+
+/*
+ * Changes the bytes of a running seed in place: begin, write into the tensors, commit. Only for
+ * embedded seeds with tensors_mutable (else SPROUT_INVALID). One update at a time.
+ *
+ * When begin has returned, nothing in sprout reads the tensors any more, and no fork can get bytes
+ * that it would take for whole: bodies under way are broken off, the fence word that one-sided
+ * readers look at says so. It never waits for a fork, a peer or a network: only for the service's
+ * thread to come by, and for the digest of one chunk. Until commit the seed is not ready, opens no
+ * forks, answers reads with 409, and keeps the forks that it has.
+ *
+ * SPROUT_INVALID: no mutable tensors, or an update is under way. Not inside a callback.
+ */
+SPROUT_API SPROUT_MUST_CHECK enum sprout_status
+sprout_seed_update_begin(struct sprout_seed *seed, struct sprout_error *error);
+
+/*
+ * The bytes are whole again (writes by other threads or devices are synchronised with the caller):
+ * raises the generation by one, forgets all digests and computes them anew, publishes the manifest,
+ * and lets forks in. The manifest's id stays. `label`: the new version label, at most 64 bytes;
+ * NULL: unchanged.
+ *
+ * SPROUT_INVALID: no update is under way, or the label is not good. SPROUT_NO_MEMORY: the manifest
+ * could not be written. After both the update is still under way: commit again. Not inside a
+ * callback.
+ */
+SPROUT_API SPROUT_MUST_CHECK enum sprout_status
+sprout_seed_update_commit(struct sprout_seed *seed, const char *label, struct sprout_error *error);
 
 /*
  * Begins draining: not ready, no new forks; running forks finish within drain_timeout. `done` (may

@@ -377,14 +377,47 @@ static void test_transport_breaks(void **state) {
     rig_admit(source);
     assert_int_equal(source->questions_ever, 1); /* the same version: its word still holds */
   }
-  rig_fail(source, SPROUT_DISCONNECTED); /* again, without a read in between */
-  rig_settle(&rig);
-  rig_wait(&rig, 199 * MS);
-  assert_int_equal(source->connects, 4);
-  rig_wait(&rig, 1 * MS);
+  for (uint32_t i = 1; i <= 2; i++) {
+    rig_fail(source, SPROUT_DISCONNECTED); /* again, without a read in between */
+    rig_settle(&rig);
+    rig_wait(&rig, i * 100 * MS - 1);
+    assert_int_equal(source->connects, 3 + i);
+    rig_wait(&rig, 1);
+  }
   rig_fail(source, SPROUT_DISCONNECTED);
-  assert_int_equal(source->connects, 5);
+  assert_int_equal(source->connects, 6);
   expect_end(SPROUT_NO_SOURCE);
+}
+
+/* It was ready, and broke before the first byte: seeds do so when their bytes change. */
+static void test_transport_breaks_before_the_first_byte(void **state) {
+  (void)state;
+  struct rig_source *source = start_with_one(NULL);
+  rig_admit(source);
+  rig_fail(source, SPROUT_DISCONNECTED);
+  rig_settle(&rig);
+  assert_int_equal(source->connects, 2);
+  rig_admit(source);
+  rig_tell(source, ALL_KNOWN);
+  rig_land_all(source);
+  expect_end(SPROUT_OK);
+}
+
+/* Bytes that are being changed: the seed is asked again, as long as a fork would wait in a queue.
+ */
+static void test_waits_for_a_change(void **state) {
+  (void)state;
+  struct rig_source *source =
+      start_with_one(&(struct fork_engine_options){.verify = true, .wait_ns = 1000 * MS});
+  for (uint32_t i = 1; i <= 3; i++) {
+    rig_fail(source, SPROUT_TOO_EARLY);
+    rig_settle(&rig);
+    assert_string_equal(rig_status(&rig, 0).state, "connecting");
+    rig_wait(&rig, fork_engine_deadline(rig.engine) - rig.now_ns);
+    assert_int_equal(source->connects, 1 + i);
+  }
+  rig_fail(source, SPROUT_TOO_EARLY); /* 0.7 s are over, the next pause would be 0.8 s */
+  expect_end(SPROUT_TOO_EARLY);
 }
 
 static void test_lost_lease_is_taken_again(void **state) {
@@ -523,6 +556,8 @@ int main(void) {
       cmocka_unit_test(test_grant_of_nothing_pauses),
       cmocka_unit_test(test_not_now),
       cmocka_unit_test(test_transport_breaks),
+      cmocka_unit_test(test_transport_breaks_before_the_first_byte),
+      cmocka_unit_test(test_waits_for_a_change),
       cmocka_unit_test(test_lost_lease_is_taken_again),
       cmocka_unit_test(test_no_room),
       cmocka_unit_test(test_new_generation_of_the_only_source),

@@ -110,7 +110,7 @@ static const struct wire_range ranges[] = {{0, 0, SPROUT_CHUNK_BYTES, 0, 1},
 static const struct wire_read read_message = {7, ranges, COUNT(ranges)};
 static struct digest digest_values[3];
 static bool digest_known[] = {true, false, true};
-static const struct wire_digests digests_message = {12, 3, digest_values, digest_known};
+static const struct wire_digests digests_message = {12, 3, digest_values, digest_known, 7};
 
 static enum sprout_status decode_open_as(const struct wire_open *expected, const void *data,
                                          size_t length, struct sprout_error *error) {
@@ -664,7 +664,7 @@ static void the_largest_digests_answer_fits(void **state) {
     known[i] = i % 3 != 0;
     if (known[i]) memcpy(values[i].bytes, &i, sizeof(i));
   }
-  struct wire_digests message = {UINT64_MAX - COUNT(values), COUNT(values), values, known};
+  struct wire_digests message = {UINT64_MAX - COUNT(values), COUNT(values), values, known, 1};
   struct wire_digests got = {.values = got_values, .known = got_known};
   assert_int_equal(wire_digests_encode(&message, &buffer), SPROUT_OK);
   assert_int_equal(wire_digests_decode(buffer.data, buffer.length_bytes, COUNT(values), &got, NULL),
