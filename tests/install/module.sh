@@ -68,7 +68,7 @@ rm "$2"/libibverbs.so.1
 "$1/check" --load && exit 1
 exit 0
 SCRIPT
-library=$(ldconfig -p | awk '/libibverbs\.so\.1 / { print $NF; exit }')
+library=$(ldconfig -p | awk '/libibverbs\.so\.1 / && !found { found = 1; print $NF }')
 status=77
 if [ -n "$library" ] && unshare --user --map-root-user --mount true 2>/dev/null; then
   status=0
