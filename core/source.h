@@ -56,7 +56,8 @@ struct source_read {
   uint32_t iov_count;
   uint64_t length_bytes;
   /* The next `length_bytes` bytes of the read are at `data` (inside iov), to be digested while they
-   * are in cache. In order. */
+   * are in cache. In order. 0 bytes: nothing landed, but what the read waits for makes progress
+   * (its memory is being registered, say): a sign of life. */
   void (*landed)(struct source_read *read, const void *data, uint64_t length_bytes);
   /* Exactly once; OK only when every byte was reported by `landed`. No byte lands afterwards. */
   void (*done)(struct source_read *read, enum sprout_status status);

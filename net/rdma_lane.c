@@ -87,6 +87,15 @@ static void stop(struct lane *base) {
 
 /* --- becoming ready --- */
 
+/* Registering large memory takes seconds, in which a read that waits for it is no stalled one. */
+static void show_life(struct rdma_lane *lane) {
+  struct list_node *node, *next;
+  list_for_each_safe (node, next, &lane->queue) {
+    struct source_read *read = container_of(node, struct lane_read, node)->read;
+    read->landed(read, read->iov[0].iov_base, 0);
+  }
+}
+
 static bool any_connected(const struct rdma_lane *lane) {
   for (uint32_t i = 0; i < lane->rail_count; i++)
     if (lane->rails[i].used && lane->rails[i].rail.state == RDMA_RAIL_READY) return true;
@@ -119,6 +128,7 @@ void rdma_lane_placement(struct lane *base, struct wire_placement *placement) {
   struct sprout_error error;
   lane->asking = false;
   if (lane->state != LANE_CONNECTING && lane->state != LANE_READY) return;
+  bool grew = placement->slice_count > 0;
   enum sprout_status status = rdma_map_add(&lane->map, lane->object_count, placement, &error);
   for (uint32_t i = 0; i < lane->rail_count && status == SPROUT_OK; i++)
     if (lane->rails[i].remote >= lane->map.rail_count)
@@ -129,6 +139,7 @@ void rdma_lane_placement(struct lane *base, struct wire_placement *placement) {
     return;
   }
   if (!lane->map.whole) pause_placement(lane);
+  if (grew) show_life(lane);
   become_ready(lane);
   lane_pump(lane);
 }
@@ -238,8 +249,9 @@ static void landing_changed(struct rdma_landing_user *user) {
     lane_fail(lane, error);
   else if (lane->state == LANE_OPENING && rdma_landing_opened(lane->options.landing))
     connect_rails(lane);
-  else
-    lane_pump(lane);
+  if (lane->state != LANE_READY) return;
+  show_life(lane);
+  lane_pump(lane);
 }
 
 /* --- ops --- */
