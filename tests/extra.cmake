@@ -27,3 +27,9 @@ if(SPROUT_HAVE_RDMA)
                     ${CMAKE_C_COMPILER})
   endif()
 endif()
+
+# One who keeps to none of a seed's rules; knows nothing of sprout.
+if(SPROUT_HAVE_RDMA)
+  add_executable(rdma_intruder ${CMAKE_CURRENT_SOURCE_DIR}/programs/rdma_intruder.c)
+  target_link_libraries(rdma_intruder PRIVATE sprout_flags PkgConfig::VERBS)
+endif()
