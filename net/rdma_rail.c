@@ -299,7 +299,7 @@ static void resolve_route(struct rdma_rail *rail) {
 }
 
 static void take_established(struct rdma_rail *rail, const struct verbs_event *event) {
-  if (event->read_depth > 0) rail->depth = least(rail->depth, event->read_depth);
+  if (event->serve_depth > 0) rail->depth = least(rail->depth, event->serve_depth);
   if (rail->depth < DEPTH_MIN) rail->depth = DEPTH_MIN;
   if (rail->state == RDMA_RAIL_PAIRING)
     rail->established = true;

@@ -67,7 +67,7 @@ static void answer_request(struct fake_peer *peer, const struct verbs_event *eve
   peer->requests++;
   memcpy(peer->hello, event->private_data, event->private_bytes);
   peer->hello_bytes = event->private_bytes;
-  peer->asked_depth = event->serve_depth;
+  peer->asked_depth = event->read_depth;
   if (peer->answer == FAKE_PEER_ACCEPTS) {
     int result = verbs()->link_make_pair(event->link, peer->domain, peer->queue, &limits);
     if (result == 0) (void)verbs()->link_accept(event->link, &offer);
