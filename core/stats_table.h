@@ -60,6 +60,17 @@
     "Time in which the rate limit alone held bytes back.", NULL)                                   \
   X(STAT_RATE_LIMIT_BYTES_PER_SECOND, "rate_limit_bytes_per_second", STAT_GAUGE, NULL,             \
     "Rate limit in force; 0 means none.", NULL)                                                    \
+  X(STAT_FALLBACKS, "fallbacks_total", STAT_COUNTER, NULL,                                         \
+    "How often weights went over another transport than was wanted: a whole seed, or one fork.",   \
+    "from", "to", "reason")                                                                        \
+  X(STAT_RDMA_PORT_UP, "rdma_port_up", STAT_GAUGE, NULL,                                           \
+    "1 while the port is active and its device has not failed.", "device", "port")                 \
+  X(STAT_RDMA_QUEUE_PAIRS, "rdma_queue_pairs", STAT_GAUGE, NULL,                                   \
+    "Queue pairs that forks have, or that are being made or ended.", NULL)                         \
+  X(STAT_RDMA_REGISTERED_BYTES, "rdma_registered_bytes", STAT_GAUGE, NULL,                         \
+    "Bytes of the model that can be read over RDMA by now.", NULL)                                 \
+  X(STAT_RDMA_CONNECTIONS_REFUSED, "rdma_connections_refused_total", STAT_COUNTER, NULL,           \
+    "RDMA connections refused, by reason (malformed, version, nonce, limit, local).", "reason")    \
   X(STAT_HTTP_REQUESTS, "http_requests_total", STAT_COUNTER, NULL,                                 \
     "Requests answered, by route and status code.", "route", "code")                               \
   X(STAT_HTTP_REQUEST_DURATION_SECONDS, "http_request_duration_seconds", STAT_HISTOGRAM,           \
@@ -73,7 +84,9 @@
     "Updates of a running seed by phase: begin (the call), change (the owner's), commit.",         \
     "phase")                                                                                       \
   X(STAT_REACTOR_BUSY_SECONDS, "reactor_busy_seconds_total", STAT_COUNTER, NULL,                   \
-    "Time the reactor did not sleep.", NULL)
+    "Time the reactor did not sleep.", NULL)                                                       \
+  X(STAT_REACTOR_WAKEUPS, "reactor_wakeups_total", STAT_COUNTER, NULL,                             \
+    "How often the reactor woke up.", NULL)
 
 /* Family ids, for stats_add and its sisters. */
 enum stat_id {

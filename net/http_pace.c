@@ -215,7 +215,19 @@ static void leave_debt(struct timer *timer) {
 /* --- figures --- */
 
 void http_pace_set_rate(struct http_pace *pace, uint64_t rate) {
-  pacer_init(&pace->pacer, rate, burst_of(rate), reactor_now(pace->reactor));
+  struct pacer *pacer = &pace->pacer;
+  uint64_t now_ns = reactor_now(pace->reactor);
+  if (rate == 0 || pacer->rate == 0) {
+    pacer_init(pacer, rate, burst_of(rate), now_ns);
+  } else {
+    /* What was earned or is owed stays: a rate that changes often gives no new bursts. */
+    pacer_set_rate(pacer, rate, now_ns);
+    pacer->burst_bytes = burst_of(rate);
+    if (pacer->tokens > (int64_t)pacer->burst_bytes) pacer->tokens = (int64_t)pacer->burst_bytes;
+  }
+  if (!timer_running(&pace->timer)) return;
+  reactor_timer_stop(pace->reactor, &pace->timer); /* it was set for the rate before */
+  leave_debt(&pace->timer);
 }
 
 uint64_t http_pace_sent_bytes(const struct http_pace *pace) {

@@ -33,6 +33,7 @@ static const struct route table[] = {
     ROW(PATCH, "/v1/forks/{id}", TOKEN, fork_heartbeat),
     ROW(DELETE, "/v1/forks/{id}", TOKEN, fork_close),
     ROW(POST, "/v1/forks/{id}/read", TOKEN, read),
+    ROW(GET, "/v1/forks/{id}/placement", TOKEN, placement),
     ROW(GET, "/v1/objects/{name}", TOKEN, object),
     ROW(GET, "/v1/files/{path}", TOKEN, file),
 };

@@ -89,6 +89,7 @@ void route_fork_close(struct route_call *call);
 void route_forks(struct route_call *call);
 void route_fork(struct route_call *call);
 void route_read(struct route_call *call);
+void route_placement(struct route_call *call);
 void route_status(struct route_call *call);
 void route_object(struct route_call *call);
 void route_file(struct route_call *call);

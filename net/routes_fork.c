@@ -69,7 +69,7 @@ static struct seed_fork *find_alive(struct route_call *call) {
 static void answer_opened(struct route_call *call, int status_code, struct seed_fork *fork) {
   struct wire_opened opened;
   struct wire_buffer buffer = {0};
-  seed_fork_describe(fork, &opened);
+  seed_fork_describe(fork, status_code != 200, &opened);
   enum sprout_status status = wire_opened_encode(&opened, &buffer);
   route_answer_bytes(call->exchange, status_code, WIRE_CONTENT_TYPE, status, &buffer);
 }
@@ -87,8 +87,11 @@ static enum sprout_status check_open(const struct sprout_seed *seed, const struc
     return sprout_error_set(error, SPROUT_GONE, 0, "Fetch the manifest again.",
                             "the seed serves manifest %s, not %s", seed->model->manifest->id,
                             open->manifest_id);
-  if (!open->wants_tcp)
-    return sprout_error_set(error, SPROUT_UNSUPPORTED, 0, "Offer the transport tcp.",
+  bool rdma = seed_rdma_is_open(seed);
+  if (!(open->wants_tcp && seed->settings.transports.tcp) && !(open->wants_rdma && rdma))
+    return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
+                            seed->settings.transports.tcp ? "Offer the transport tcp."
+                                                          : "Offer the transport rdma.",
                             "the seed has none of the transports that the fork offers");
   return SPROUT_OK;
 }
@@ -142,6 +145,13 @@ void route_fork_heartbeat(struct route_call *call) {
   }
   fork->admission->received_bytes = heartbeat.received_bytes;
   fork->admission->total_bytes = heartbeat.total_bytes;
+  char reason[sizeof(fork->admission->reason)];
+  if (!seed_rdma_heard(fork, &heartbeat, reason, sizeof(reason))) {
+    seed_fork_close(fork, SPROUT_OVER_WINDOW, reason);
+    route_fail(call, SPROUT_GONE, "A fork keeps to its window and rate.", "the fork was closed: %s",
+               reason);
+    return;
+  }
   seed_fork_rate(fork, now_ns);
   seed_lease_watch(seed);
   answer_opened(call, 200, fork);
@@ -160,6 +170,10 @@ void route_fork_close(struct route_call *call) {
              SPROUT_OK) {
     fail_with(call, &error);
     return;
+  }
+  if (admission->state == ADMISSION_RUNNING && close.received_bytes > admission->received_bytes) {
+    admission->received_bytes = close.received_bytes;
+    seed_rdma_received(admission->owner, close.received_bytes);
   }
   if (admission->state != ADMISSION_CLOSED)
     seed_fork_close(admission->owner, close.result, close.reason);
@@ -210,6 +224,10 @@ static json_t *describe(struct sprout_seed *seed, struct admission_fork *admissi
       "total_bytes", (json_int_t)admission->total_bytes, "inflight_bytes",
       (json_int_t)admission->inflight_bytes, "rate_bytes_per_second", (json_int_t)rate);
   if (object == NULL) return NULL;
+  if (fork != NULL && admission->state == ADMISSION_RUNNING) {
+    (void)json_object_set_new(object, "transport", json_string(fork->reads_rdma ? "rdma" : "tcp"));
+    (void)json_object_set_new(object, "rdma_connections", json_integer(fork->guest.link_count));
+  }
   if (admission->state == ADMISSION_QUEUED)
     (void)json_object_set_new(object, "position",
                               json_integer(admission_position(seed->admission, admission)));

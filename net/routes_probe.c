@@ -91,6 +91,6 @@ void route_help(struct route_call *call) {
         rows[i].path, rows[i].meaning);
   add(text, &used,
       "\nforks (msgpack): POST /v1/forks, PATCH and DELETE /v1/forks/ID, "
-      "POST /v1/forks/ID/read,\n  POST /v1/manifests/ID/digests\n");
+      "POST /v1/forks/ID/read,\n  GET /v1/forks/ID/placement, POST /v1/manifests/ID/digests\n");
   answer_text(call->exchange, 200, text);
 }

@@ -227,6 +227,13 @@ void route_read(struct route_call *call) {
   struct sprout_error error;
   struct seed_fork *fork = find_running(call);
   if (fork == NULL) return;
+  if (!seed->settings.transports.tcp) {
+    route_fail(call, SPROUT_UNSUPPORTED,
+               "Fork with --transport rdma, or auto, on a machine that "
+               "has RDMA.",
+               "this seed's weights are read over RDMA only");
+    return;
+  }
   struct wire_read read;
   uint64_t total_bytes = 0;
   enum sprout_status status = wire_read_decode(request->body, request->body_bytes, seed->ranges,
@@ -250,6 +257,7 @@ void route_read(struct route_call *call) {
     http_exchange_fail(call->exchange, &error);
     return;
   }
+  seed_rdma_note_http(fork);
   struct http_answer answer = {.status_code = 200,
                                .content_type = "application/octet-stream",
                                .body_bytes = total_bytes,

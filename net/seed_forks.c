@@ -27,6 +27,7 @@ static struct seed_fork *create_fork(struct sprout_seed *seed, struct admission_
   fork->seed = seed;
   fork->admission = admission;
   fork->rated_ns = reactor_now(seed->reactor);
+  rdma_guest_init(&fork->guest);
   http_account_init(&fork->account);
   list_init(&fork->reads);
   admission->owner = fork;
@@ -48,35 +49,47 @@ enum sprout_status seed_fork_open(struct sprout_seed *seed, const struct wire_op
       return SPROUT_NO_MEMORY;
     }
     admission->total_bytes = open->total_bytes;
+    ((struct seed_fork *)admission->owner)->wants_rdma = open->wants_rdma;
     if (admission->state == ADMISSION_RUNNING) seed_metrics_fork_started(seed, admission);
     log_write(LOG_INFO, "seed", "fork from %s %s", peer,
               admission->state == ADMISSION_RUNNING ? "runs" : "waits in the queue");
   }
   seed_lease_watch(seed);
+  seed_forks_share_rate(seed);
   *fork_out = admission->owner;
   return SPROUT_OK;
 }
 
-static void grant(struct seed_fork *fork, struct source_grant *grant_out) {
-  struct sprout_seed *seed = fork->seed;
+/* Over HTTP: the rate is held by the seed itself, and told so that the fork knows. */
+static void grant_http(const struct seed_fork *fork, struct source_grant *grant_out) {
+  const struct sprout_seed *seed = fork->seed;
   uint32_t running = admission_running(seed->admission);
-  uint64_t rate = http_pace_rate(seed->pace);
+  uint64_t rate = seed->settings.max_rate;
   const struct share_limits limits = {.total = seed->settings.inflight_bytes * SEED_WINDOWS_TOTAL,
                                       .most = seed->settings.inflight_bytes,
                                       .least = seed->settings.inflight_bytes < WINDOW_LEAST_BYTES
                                                    ? seed->settings.inflight_bytes
                                                    : WINDOW_LEAST_BYTES};
-  *grant_out = (struct source_grant){.window = {.operations = SEED_WINDOW_OPERATIONS,
-                                                .bytes = share_window(&limits, running),
-                                                .depth = LIMIT_PIPELINED_REQUESTS},
-                                     .rate = running > 1 ? rate / running : rate,
-                                     .generation = seed->model->manifest->version.generation,
-                                     .draining = seed->draining};
-  fork->window_bytes_before = fork->window_bytes;
-  fork->window_bytes = grant_out->window.bytes;
+  grant_out->window = (struct window_limits){.operations = SEED_WINDOW_OPERATIONS,
+                                             .bytes = share_window(&limits, running),
+                                             .depth = LIMIT_PIPELINED_REQUESTS};
+  grant_out->rate = running > 1 ? rate / running : rate;
 }
 
-void seed_fork_describe(struct seed_fork *fork, struct wire_opened *opened_out) {
+static void grant(struct seed_fork *fork, struct source_grant *grant_out) {
+  const struct sprout_seed *seed = fork->seed;
+  *grant_out = (struct source_grant){.generation = seed->model->manifest->version.generation,
+                                     .draining = seed->draining};
+  if (seed_rdma_is_reader(fork, reactor_now(seed->reactor)))
+    seed_rdma_grant(fork, grant_out);
+  else
+    grant_http(fork, grant_out);
+  fork->window_bytes_before = fork->window_bytes;
+  fork->window_bytes = grant_out->window.bytes;
+  rdma_grant_given(&fork->grant, grant_out->window.bytes, grant_out->rate);
+}
+
+void seed_fork_describe(struct seed_fork *fork, bool opening, struct wire_opened *opened_out) {
   struct sprout_seed *seed = fork->seed;
   const struct admission_fork *admission = fork->admission;
   *opened_out =
@@ -86,22 +99,32 @@ void seed_fork_describe(struct seed_fork *fork, struct wire_opened *opened_out) 
                            .lease_ns = seed->settings.lease_ns,
                            .heartbeat_ns = seed->settings.lease_ns / SEED_HEARTBEATS_PER_LEASE};
   for (size_t i = 0; i < WIRE_ID_BYTES; i++) opened_out->fork_id[i] = admission->id[i];
+  if (!opened_out->queued) seed_rdma_invite(fork, opening, opened_out);
   grant(fork, &opened_out->grant);
+}
+
+void seed_forks_share_rate(struct sprout_seed *seed) {
+  struct rdma_rates rates = rdma_grant_rates(seed->settings.max_rate,
+                                             admission_running(seed->admission), seed->rdma_forks);
+  if (rates.rest != http_pace_rate(seed->pace)) http_pace_set_rate(seed->pace, rates.rest);
 }
 
 /* --- figures --- */
 
 void seed_fork_rate(struct seed_fork *fork, uint64_t now_ns) {
   struct admission_fork *admission = fork->admission;
-  admission->sent_bytes = fork->account.sent_bytes;
+  uint64_t bytes = fork->account.sent_bytes + fork->rdma_bytes;
+  admission->sent_bytes = bytes;
   admission->inflight_bytes = fork->inflight_bytes;
   uint64_t past_ns = now_ns - fork->rated_ns;
-  if (past_ns < RATE_PERIOD_NS) return;
-  double rate = (double)(fork->account.sent_bytes - fork->rated_bytes) * 1e9 / (double)past_ns;
+  /* What is read one-sidedly is known from heartbeats alone. */
+  bool between = fork->reads_rdma && bytes == fork->rated_bytes;
+  if (past_ns < RATE_PERIOD_NS || (between && past_ns < fork->seed->settings.lease_ns)) return;
+  double rate = (double)(bytes - fork->rated_bytes) * 1e9 / (double)past_ns;
   double old = (double)fork->rate_bytes_per_second;
   fork->rate_bytes_per_second = (uint64_t)(fork->rated_bytes == 0 ? rate : (old + rate) / 2);
   fork->rated_ns = now_ns;
-  fork->rated_bytes = fork->account.sent_bytes;
+  fork->rated_bytes = bytes;
 }
 
 /* --- ends --- */
@@ -116,7 +139,8 @@ void seed_fork_release(struct seed_fork *fork) {
 static void detach(struct seed_fork *fork) {
   struct sprout_seed *seed = fork->seed;
   struct admission_fork *admission = fork->admission;
-  admission->sent_bytes = fork->account.sent_bytes;
+  seed_rdma_leave(fork);
+  admission->sent_bytes = fork->account.sent_bytes + fork->rdma_bytes;
   admission->inflight_bytes = 0;
   admission->owner = NULL;
   fork->admission = NULL;
@@ -160,6 +184,7 @@ void seed_fork_close_all(struct sprout_seed *seed, bool queued_only, enum sprout
                          const char *reason) {
   struct close_order order = {seed, queued_only, result, reason};
   admission_each(seed->admission, close_one, &order);
+  seed_forks_share_rate(seed);
   seed_lease_watch(seed);
   seed_drain_look(seed);
 }
@@ -170,6 +195,7 @@ static void promote(struct sprout_seed *seed) {
   struct admission_fork *admission;
   while ((admission = admission_promote(seed->admission, reactor_now(seed->reactor))) != NULL)
     seed_metrics_fork_started(seed, admission);
+  seed_forks_share_rate(seed);
   seed_lease_watch(seed);
 }
 

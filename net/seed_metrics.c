@@ -15,6 +15,7 @@ enum sprout_status seed_metrics_create(struct sprout_seed *seed) {
   stats_set(seed->stats, STAT_BUILD_INFO, STAT_LABELS(sprout_version(), "io_uring", "seed"), 1);
   stats_set(seed->stats, STAT_SEED_READY, STAT_LABELS(identity->model, identity->rank), 0);
   stats_set(seed->stats, STAT_SENT_BYTES, STAT_LABELS("tcp"), 0);
+  stats_set(seed->stats, STAT_SENT_BYTES, STAT_LABELS("rdma"), 0);
   stats_set(seed->stats, STAT_SEED_PUBLISHED_TIMESTAMP_SECONDS, NULL, (double)seed->published_s);
   return SPROUT_OK;
 }
@@ -56,6 +57,22 @@ static void sample_forks(struct sprout_seed *seed) {
   stats_set(seed->stats, STAT_WINDOW_LIMIT_BYTES, NULL, sums[1]);
 }
 
+static void sample_rdma(struct sprout_seed *seed) {
+  struct rdma_seed_view view;
+  stats_set(seed->stats, STAT_SENT_BYTES, STAT_LABELS("rdma"), (double)seed->rdma_sent_bytes);
+  if (seed->rdma == NULL) return;
+  rdma_seed_look(seed->rdma, &view);
+  stats_set(seed->stats, STAT_RDMA_QUEUE_PAIRS, NULL, view.pair_count);
+  stats_set(seed->stats, STAT_RDMA_REGISTERED_BYTES, NULL, (double)view.registered_bytes);
+  for (uint32_t i = 0; i < view.rail_count; i++) {
+    struct rdma_rail_view rail;
+    char port[16];
+    rdma_seed_rail(seed->rdma, i, &rail);
+    (void)snprintf(port, sizeof(port), "%u", rail.port);
+    stats_set(seed->stats, STAT_RDMA_PORT_UP, STAT_LABELS(rail.device, port), rail.up ? 1 : 0);
+  }
+}
+
 void seed_metrics_refresh(struct sprout_seed *seed) {
   struct http_server_stats server;
   struct reactor_stats reactor;
@@ -64,15 +81,16 @@ void seed_metrics_refresh(struct sprout_seed *seed) {
   stats_collect_process(seed->stats);
   sample_model(seed);
   sample_forks(seed);
+  sample_rdma(seed);
   stats_set(seed->stats, STAT_SENT_BYTES, STAT_LABELS("tcp"),
             (double)http_pace_sent_bytes(seed->pace));
   stats_set(seed->stats, STAT_THROTTLED_SECONDS, NULL,
             (double)http_pace_throttled_ns(seed->pace) / 1e9);
-  stats_set(seed->stats, STAT_RATE_LIMIT_BYTES_PER_SECOND, NULL,
-            (double)http_pace_rate(seed->pace));
+  stats_set(seed->stats, STAT_RATE_LIMIT_BYTES_PER_SECOND, NULL, (double)seed->settings.max_rate);
   stats_set(seed->stats, STAT_HTTP_CONNECTIONS, STAT_LABELS("active"), server.active);
   stats_set(seed->stats, STAT_HTTP_CONNECTIONS, STAT_LABELS("idle"), server.idle);
   stats_set(seed->stats, STAT_REACTOR_BUSY_SECONDS, NULL, (double)reactor.busy_ns / 1e9);
+  stats_set(seed->stats, STAT_REACTOR_WAKEUPS, NULL, (double)reactor.ticks);
 }
 
 void seed_metrics_request(struct sprout_seed *seed, const struct http_exchange *exchange,
@@ -96,6 +114,20 @@ void seed_metrics_fork_started(struct sprout_seed *seed, const struct admission_
   stats_add(seed->stats, STAT_SEED_FORKS_STARTED, NULL, 1);
   stats_observe(seed->stats, STAT_SEED_QUEUE_WAIT_SECONDS, NULL,
                 (double)(fork->started_ns - fork->opened_ns) / 1e9);
+}
+
+void seed_metrics_fallback(struct sprout_seed *seed, enum sprout_status reason) {
+  stats_add(seed->stats, STAT_FALLBACKS,
+            STAT_LABELS("rdma", "tcp", sprout_status_info_of(reason)->name), 1);
+}
+
+void seed_metrics_rdma_refused(struct sprout_seed *seed, enum rdma_refusal refusal) {
+  static const char *const names[] = {[RDMA_REFUSED_MALFORMED] = "malformed",
+                                      [RDMA_REFUSED_VERSION] = "version",
+                                      [RDMA_REFUSED_NONCE] = "nonce",
+                                      [RDMA_REFUSED_LIMIT] = "limit",
+                                      [RDMA_REFUSED_LOCAL] = "local"};
+  stats_add(seed->stats, STAT_RDMA_CONNECTIONS_REFUSED, STAT_LABELS(names[refusal]), 1);
 }
 
 static const char *result_name(const struct admission_fork *fork) {

@@ -40,6 +40,9 @@ static enum sprout_status check_numbers(const struct sprout_seed_options *option
     return sprout_error_set(error, SPROUT_INVALID, 0, NULL,
                             "a rate is 1 to 100 percent of the link, not %u",
                             options->max_rate_percent);
+  if (options->rdma_port > UINT16_MAX)
+    return sprout_error_set(error, SPROUT_INVALID, 0, NULL, "a port is 0 to 65535, not %u",
+                            options->rdma_port);
   if (options->lease_ns != 0 && options->lease_ns < LEASE_LEAST)
     return sprout_error_set(error, SPROUT_INVALID, 0, "The default is 10s.",
                             "a lease lasts at least 100 ms");
@@ -63,7 +66,12 @@ enum sprout_status seed_options_check(const struct sprout_seed_options *options,
                                       : "a seed needs paths or tensors to serve");
   if ((has_paths && options->paths == NULL) || (has_tensors && options->tensors == NULL))
     return sprout_error_set(error, SPROUT_INVALID, 0, NULL, "a list that has entries is NULL");
+  struct transports transports;
+  int32_t gid_index = -1;
   enum sprout_status status = check_numbers(options, error);
+  if (status == SPROUT_OK) status = transports_parse(options->transports, &transports, error);
+  if (status == SPROUT_OK)
+    status = transports_gid_index(options->rdma_gid_index, &gid_index, error);
   if (status != SPROUT_OK) return status;
   *settings_out = (struct seed_settings){
       .max_forks = (uint32_t)or_default(options->max_forks, MAX_FORKS_DEFAULT),
@@ -74,7 +82,10 @@ enum sprout_status seed_options_check(const struct sprout_seed_options *options,
       .lease_ns = or_default(options->lease_ns, LEASE_DEFAULT),
       .max_rate = options->max_rate,
       .metrics_need_token = options->metrics_need_token,
-      .tensors_mutable = has_tensors && options->tensors_mutable};
+      .tensors_mutable = has_tensors && options->tensors_mutable,
+      .transports = transports,
+      .rdma_gid_index = gid_index,
+      .rdma_port = (uint16_t)options->rdma_port};
   return SPROUT_OK;
 }
 

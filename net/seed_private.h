@@ -5,6 +5,7 @@
  * seed_service.c  public functions: create, drain, destroy
  * seed_options.c  what may be asked for, and where to listen
  * seed_forks.c    open forks: windows, leases, ends
+ * seed_rdma.c     its publication over RDMA: who is invited, what is granted
  * seed_update.c   bytes that change while the seed runs
  * seed_metrics.c  the metric families of a seed
  * routes.c        the table of routes, authentication
@@ -21,7 +22,10 @@
 #include "core/stats.h"
 #include "net/auth.h"
 #include "net/http_server.h"
+#include "net/rdma_grant.h"
+#include "net/rdma_seed.h"
 #include "net/service.h"
+#include "net/transports.h"
 #include "net/wire.h"
 #include "sprout/sprout.h"
 
@@ -36,6 +40,9 @@ struct seed_settings {
   uint64_t inflight_bytes, digest_rate, drain_timeout_ns, lease_ns, max_rate;
   bool metrics_need_token;
   bool tensors_mutable;
+  struct transports transports;
+  int32_t rdma_gid_index; /* -1: by address */
+  uint16_t rdma_port;
 };
 
 /* One open fork: what the service knows beyond its admission. Freed when it is closed and its last
@@ -49,6 +56,14 @@ struct seed_fork {
   uint64_t inflight_bytes;
   /* The two last grants: a read may cross the answer that lowers its window. */
   uint64_t window_bytes, window_bytes_before;
+  struct rdma_guest guest;
+  bool wants_rdma;
+  bool invited; /* the answer that first said "running" was given */
+  uint64_t invited_ns;
+  bool reads_rdma; /* counted in seed->rdma_forks: it has a connection */
+  bool fell_back;  /* counted: it was invited and reads over HTTP */
+  struct rdma_grant grant;
+  uint64_t rdma_bytes;            /* as it reports */
   uint64_t rate_bytes_per_second; /* smoothed, for people */
   uint64_t rated_ns, rated_bytes;
 };
@@ -98,6 +113,18 @@ struct sprout_seed {
   char etag_base[SEED_VERSION_BYTES]; /* "EPOCH.GENERATION" */
   struct list_node version_waits;     /* struct manifest_wait: long-polls for a newer version */
 
+  /* publication over RDMA; NULL: none */
+  struct rdma_seed *rdma;
+  bool rdma_started;
+  bool rdma_settled; /* creation does not wait (any more) */
+  bool rdma_closed;
+  struct sprout_error rdma_error;        /* why it failed; SPROUT_OK: it has not */
+  uint32_t rdma_forks;                   /* that have a connection */
+  uint64_t rdma_sent_bytes;              /* as forks report */
+  struct http_document *placement_whole; /* the answer to since=0 ... */
+  uint64_t placement_ready;              /* ... with so many slices ... */
+  uint64_t placement_generation;         /* ... of this generation */
+
   /* forks */
   struct timer lease_timer;
   uint64_t forks_finished;
@@ -137,8 +164,9 @@ SPROUT_MUST_CHECK enum sprout_status seed_listen(struct sprout_seed *seed,
 SPROUT_MUST_CHECK enum sprout_status seed_fork_open(struct sprout_seed *seed,
                                                     const struct wire_open *open, const char *peer,
                                                     struct seed_fork **fork_out);
-/* What the fork is told: state, lease, window. Remembers the window. */
-void seed_fork_describe(struct seed_fork *fork, struct wire_opened *opened_out);
+/* What the fork is told: state, lease, window, endpoints. Remembers the window. `opening`: it asks
+ * (again) to be opened, else it is a heartbeat. */
+void seed_fork_describe(struct seed_fork *fork, bool opening, struct wire_opened *opened_out);
 /* Breaks the connections of its reads, gives its slot on. */
 void seed_fork_close(struct seed_fork *fork, enum sprout_status result, const char *reason);
 void seed_fork_close_all(struct sprout_seed *seed, bool queued_only, enum sprout_status result,
@@ -146,11 +174,40 @@ void seed_fork_close_all(struct sprout_seed *seed, bool queued_only, enum sprout
 /* A read of the fork ended; may free the fork. */
 void seed_fork_release(struct seed_fork *fork);
 void seed_fork_rate(struct seed_fork *fork, uint64_t now_ns);
+/* How many forks run, or read over RDMA, changed: divides the rate anew. */
+void seed_forks_share_rate(struct sprout_seed *seed);
 /* Starts the timer of the next lease that ends. */
 void seed_lease_watch(struct sprout_seed *seed);
 void seed_lease_fired(struct timer *timer);
 /* Looks in a later step whether a drain is over. */
 void seed_drain_look(struct sprout_seed *seed);
+
+/* seed_rdma.c */
+/*
+ * Publishes the model over RDMA as far as the settings want it, and waits until forks can connect;
+ * when RDMA must be had also until some memory is registered. SPROUT_OK without RDMA when that is
+ * allowed. Blocks; not on the reactor's thread.
+ */
+SPROUT_MUST_CHECK enum sprout_status seed_rdma_open(struct sprout_seed *seed,
+                                                    const struct sprout_seed_options *options,
+                                                    struct sprout_error *error);
+/* Ends it from outside of the reactor: creation failed. Harmless without one. */
+void seed_rdma_abandon(struct sprout_seed *seed);
+/* It reads, or is about to read, over RDMA. */
+bool seed_rdma_is_reader(const struct seed_fork *fork, uint64_t now_ns);
+void seed_rdma_grant(struct seed_fork *fork, struct source_grant *grant_out);
+void seed_rdma_invite(struct seed_fork *fork, bool opening, struct wire_opened *opened);
+/* The fork has ended: it reads nothing any more. */
+void seed_rdma_leave(struct seed_fork *fork);
+/* A heartbeat of a running fork; false: it is over its grant, `reason` says how. */
+bool seed_rdma_heard(struct seed_fork *fork, const struct wire_heartbeat *heartbeat, char *reason,
+                     size_t reason_bytes);
+/* What it says to have received in all, over whatever transport. */
+void seed_rdma_received(struct seed_fork *fork, uint64_t received_bytes);
+/* It reads over HTTP. */
+void seed_rdma_note_http(struct seed_fork *fork);
+/* The publication is open. */
+bool seed_rdma_is_open(const struct sprout_seed *seed);
 
 /* seed_metrics.c */
 SPROUT_MUST_CHECK enum sprout_status seed_metrics_create(struct sprout_seed *seed);
@@ -162,6 +219,9 @@ void seed_metrics_limit(struct sprout_seed *seed, const char *limit);
 void seed_metrics_auth_failure(struct sprout_seed *seed, const char *reason);
 void seed_metrics_fork_started(struct sprout_seed *seed, const struct admission_fork *fork);
 void seed_metrics_fork_finished(struct sprout_seed *seed, const struct admission_fork *fork);
+/* Weights go over TCP instead of RDMA. */
+void seed_metrics_fallback(struct sprout_seed *seed, enum sprout_status reason);
+void seed_metrics_rdma_refused(struct sprout_seed *seed, enum rdma_refusal refusal);
 /* An update was committed; `phases` in seconds. */
 struct seed_update_phases {
   double begin, change, commit;

@@ -63,6 +63,8 @@ static enum sprout_status allocate(struct sprout_seed *seed, struct sprout_error
 
 /* Frees what there is; nothing runs (any more). */
 static void free_seed(struct sprout_seed *seed) {
+  rdma_seed_destroy(seed->rdma);
+  http_document_release(seed->placement_whole);
   http_server_destroy(seed->server);
   http_server_destroy(seed->admin);
   if (seed->digester != NULL) digester_destroy(seed->digester);
@@ -85,7 +87,7 @@ static void begin(void *context) {
   digester_start(seed->digester);
   http_server_start(seed->server);
   if (seed->admin != NULL) http_server_start(seed->admin);
-  seed->ready = true;
+  seed->ready = seed->settings.transports.tcp || seed_rdma_is_open(seed);
 }
 
 static enum sprout_status assemble(struct sprout_seed *seed,
@@ -97,6 +99,7 @@ static enum sprout_status assemble(struct sprout_seed *seed,
   routes_manifest_name_version(seed);
   status = allocate(seed, error);
   if (status == SPROUT_OK) status = seed_listen(seed, options, error);
+  if (status == SPROUT_OK) status = seed_rdma_open(seed, options, error);
   return status;
 }
 
@@ -122,6 +125,7 @@ enum sprout_status sprout_seed_create(struct sprout_service *service,
   routes_manifest_init(seed);
   status = assemble(seed, options, error);
   if (status != SPROUT_OK) {
+    seed_rdma_abandon(seed);
     free_seed(seed);
     return status;
   }
@@ -141,15 +145,15 @@ static void fill_status(void *context) {
   const struct status_call *call = context;
   const struct sprout_seed *seed = call->seed;
   struct sprout_seed_status *status = call->status;
-  *status =
-      (struct sprout_seed_status){.ready = seed_is_ready(seed),
-                                  .draining = seed->draining,
-                                  .total_bytes = seed->model->manifest->total_bytes,
-                                  .undigested_bytes = digester_undigested_bytes(seed->digester),
-                                  .forks_running = admission_running(seed->admission),
-                                  .forks_queued = admission_queued(seed->admission),
-                                  .forks_finished = seed->forks_finished,
-                                  .sent_bytes = http_pace_sent_bytes(seed->pace)};
+  *status = (struct sprout_seed_status){
+      .ready = seed_is_ready(seed),
+      .draining = seed->draining,
+      .total_bytes = seed->model->manifest->total_bytes,
+      .undigested_bytes = digester_undigested_bytes(seed->digester),
+      .forks_running = admission_running(seed->admission),
+      .forks_queued = admission_queued(seed->admission),
+      .forks_finished = seed->forks_finished,
+      .sent_bytes = http_pace_sent_bytes(seed->pace) + seed->rdma_sent_bytes};
   const struct manifest *manifest = seed->model->manifest;
   (void)snprintf(status->model, sizeof(status->model), "%s", manifest->identity.model);
   (void)snprintf(status->manifest_id, sizeof(status->manifest_id), "%s", manifest->id);
@@ -253,10 +257,12 @@ static void part_stopped(void *context) {
 static void stop_machinery(struct sprout_seed *seed) {
   seed_fork_close_all(seed, false, SPROUT_UNAVAILABLE, "the seed has ended");
   reactor_timer_stop(seed->reactor, &seed->lease_timer);
-  seed->stopping_parts = seed->manifest_json.building ? 3 : 2;
+  seed->stopping_parts =
+      2 + (seed->manifest_json.building ? 1u : 0) + (seed->rdma_started ? 1u : 0);
   seed->manifest_json.stopping = true;
   http_pace_stop(seed->pace, part_stopped, seed);
   digester_stop(seed->digester, part_stopped, seed);
+  if (seed->rdma_started) rdma_seed_close(seed->rdma, part_stopped, seed);
 }
 
 static void begin_stop(void *context) {

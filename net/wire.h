@@ -94,6 +94,7 @@ struct wire_placement {
 struct wire_close {
   enum sprout_status result; /* by name on the wire */
   char reason[96];
+  uint64_t received_bytes; /* in all; 0: not told */
 };
 
 /* One element of a read: `count` pieces of `length_bytes`, the first at `offset`, each next

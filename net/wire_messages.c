@@ -260,8 +260,8 @@ enum sprout_status wire_heartbeat_decode(const void *data, size_t length_bytes,
 
 /* --- close --- */
 
-enum { CLOSE_RESULT, CLOSE_REASON, CLOSE_KEYS };
-static const char *const close_keys[CLOSE_KEYS] = {"result", "reason"};
+enum { CLOSE_RESULT, CLOSE_REASON, CLOSE_RECEIVED, CLOSE_KEYS };
+static const char *const close_keys[CLOSE_KEYS] = {"result", "reason", "received"};
 
 enum sprout_status wire_close_encode(const struct wire_close *message, struct wire_buffer *buffer) {
   struct wire_writer writer;
@@ -271,6 +271,8 @@ enum sprout_status wire_close_encode(const struct wire_close *message, struct wi
   wire_write_text(&writer, sprout_status_info_of(message->result)->name);
   wire_write_text(&writer, close_keys[CLOSE_REASON]);
   wire_write_text(&writer, message->reason);
+  wire_write_text(&writer, close_keys[CLOSE_RECEIVED]);
+  wire_write_unsigned(&writer, message->received_bytes);
   return wire_writer_end(&writer);
 }
 
@@ -295,6 +297,7 @@ enum sprout_status wire_close_decode(const void *data, size_t length_bytes,
   wire_get_text(&reading, wire_require(&reading, fields[CLOSE_RESULT], "result"), "result", name,
                 sizeof(name));
   wire_get_text(&reading, fields[CLOSE_REASON], "reason", message.reason, sizeof(message.reason));
+  wire_get_unsigned(&reading, fields[CLOSE_RECEIVED], "received", &message.received_bytes);
   if (reading.status != SPROUT_OK) return reading.status;
   /* A result that only later versions know is an internal one here. */
   message.result = sprout_status_from_name(name);

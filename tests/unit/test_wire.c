@@ -104,7 +104,7 @@ static const struct wire_placement placement_message = {.generation = 7,
 static const struct wire_heartbeat heartbeat_message = {.received_bytes = 5ull << 30,
                                                         .total_bytes = 9ull << 30};
 static const struct wire_heartbeat heartbeat_rdma_message = {5ull << 30, 9ull << 30, 512u << 10};
-static const struct wire_close close_message = {SPROUT_CANCELLED, "the user asked"};
+static const struct wire_close close_message = {SPROUT_CANCELLED, "the user asked", 0};
 static const struct wire_range ranges[] = {{0, 0, SPROUT_CHUNK_BYTES, 0, 1},
                                            {9, 1ull << 33, 512, 4096, 3}};
 static const struct wire_read read_message = {7, ranges, COUNT(ranges)};
@@ -723,11 +723,12 @@ static void strange_values_are_refused_by_name(void **state) {
 static void a_close_reason_is_fit_for_a_log(void **state) {
   (void)state;
   struct wire_buffer buffer = {NULL, 0, 0};
-  struct wire_close message = {SPROUT_CORRUPT, "a\nb\x1b[1mc\x7f"}, got;
+  struct wire_close message = {SPROUT_CORRUPT, "a\nb\x1b[1mc\x7f", 9}, got;
   assert_int_equal(wire_close_encode(&message, &buffer), SPROUT_OK);
   assert_int_equal(wire_close_decode(buffer.data, buffer.length_bytes, &got, NULL), SPROUT_OK);
   assert_int_equal(got.result, SPROUT_CORRUPT);
   assert_string_equal(got.reason, "a?b?[1mc?");
+  assert_int_equal(got.received_bytes, 9);
   buffer.length_bytes = 0;
   static const char later[] = "\x81\xa6result\xa7unheard";
   assert_int_equal(wire_close_decode(later, sizeof(later) - 1, &got, NULL), SPROUT_OK);
