@@ -266,7 +266,7 @@ static uint8_t depth_of(const struct rdma_seed_rail *rail, const struct rdma_gue
   const struct rdma_seed_listener *listener = &rail->rdma->options.listener;
   uint32_t depth = listener->read_depth(listener->context, guest);
   if (depth > rail->device->info.serve_depth) depth = rail->device->info.serve_depth;
-  if (depth > event->serve_depth) depth = event->serve_depth;
+  if (depth > event->read_depth) depth = event->read_depth;
   return (uint8_t)(depth > 0 ? depth : 1);
 }
 

@@ -52,7 +52,7 @@ static void take(const struct verbs_event *event) {
   switch (event->kind) {
   case VERBS_EVENT_ESTABLISHED:
     peer->state = RDMA_PEER_CONNECTED;
-    peer->read_depth = event->read_depth;
+    peer->read_depth = event->serve_depth;
     break;
   case VERBS_EVENT_REJECTED:
     peer->state = RDMA_PEER_REJECTED;
