@@ -242,6 +242,18 @@ static void resolve_all(struct work *work) {
   }
 }
 
+static struct rdma_lane_options lane_options(const struct sprout_fork *fork) {
+  const struct fork_rdma *rdma = &fork->rdma;
+  struct rdma_lane_options options = {.host = rdma->host,
+                                      .selection = &rdma->selection,
+                                      .landing = rdma->landing,
+                                      .connect_timeout_ns = RDMA_CONNECT_TIMEOUT_NS,
+                                      .retries = RDMA_RETRIES,
+                                      .ack_timeout = RDMA_ACK_TIMEOUT};
+  memcpy(options.devices, rdma->devices, sizeof options.devices);
+  return options;
+}
+
 static SPROUT_MUST_CHECK enum sprout_status add_address(struct sprout_fork *fork, size_t index,
                                                         size_t number) {
   const struct sprout_fork_options *options = &fork->options.public_part;
@@ -256,6 +268,7 @@ static SPROUT_MUST_CHECK enum sprout_status add_address(struct sprout_fork *fork
   } else {
     snprintf(name, sizeof name, "http://%s (%s)", host, text);
   }
+  struct rdma_lane_options lane = lane_options(fork);
   struct remote_source_options source_options = {
       .url = name,
       .host = host,
@@ -264,7 +277,9 @@ static SPROUT_MUST_CHECK enum sprout_status add_address(struct sprout_fork *fork
       .model = options->model,
       .rank = options->rank,
       .connections = options->connections,
-      .control_timeout_ns = CONNECT_TIMEOUT_NS};
+      .control_timeout_ns = CONNECT_TIMEOUT_NS,
+      .without_tcp = !fork->transports.tcp,
+      .rdma = fork->rdma.landing ? &lane : NULL};
   struct source *source;
   enum sprout_status status = remote_source_create(fork->reactor, &source_options, &source);
   if (status != SPROUT_OK) return status;
