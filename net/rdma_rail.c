@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MS_NS 1000000ull
@@ -154,7 +155,7 @@ static uint32_t poll_queue(struct rdma_rail *rail) {
   for (;;) {
     int count = rail->verbs->queue_poll(rail->queue, completions, POLL_BATCH);
     if (count < 0) {
-      fail_with(rail, SPROUT_DISCONNECTED, count, NULL,
+      fail_with(rail, SPROUT_DISCONNECTED, -count, NULL,
                 "completions cannot be polled while reading from");
       return taken;
     }
@@ -173,7 +174,7 @@ static void sleep_if_idle(struct rdma_rail *rail) {
   while (waits(rail) && !rail->armed) {
     int native = rail->verbs->queue_arm(rail->queue);
     if (native != 0) {
-      fail_with(rail, SPROUT_DISCONNECTED, native, NULL,
+      fail_with(rail, SPROUT_DISCONNECTED, -native, NULL,
                 "completions cannot be awaited while reading from");
       return;
     }
@@ -183,8 +184,9 @@ static void sleep_if_idle(struct rdma_rail *rail) {
 }
 
 static void take_completions(struct rdma_rail *rail) {
-  if (rail->queue == NULL || rail->polling) return;
+  /* In other states the queue is a worker's. */
   if (rail->state != RDMA_RAIL_READY && rail->state != RDMA_RAIL_DRAINING) return;
+  if (rail->queue == NULL || rail->polling) return;
   rail->polling = true;
   uint32_t spins = 0;
   do {
@@ -223,7 +225,7 @@ void rdma_rail_post(struct rdma_rail *rail, struct verbs_read *reads, uint32_t c
     return;
   }
   /* Those that were not taken will not be flushed either. */
-  fail_with(rail, SPROUT_DISCONNECTED, native, NULL, "a read could not be posted to");
+  fail_with(rail, SPROUT_DISCONNECTED, -native, NULL, "a read could not be posted to");
 }
 
 /* --- connecting --- */
@@ -247,11 +249,12 @@ static void pair_on_worker(struct work *work) {
   const struct verbs_link_limits limits = {.requests = rail->depth, .segments = rail->segments};
   uint8_t hello[RDMA_HELLO_BYTES];
   rdma_hello_encode(options->nonce, hello);
-  const struct verbs_connect parameters = {.private_data = hello,
-                                           .private_bytes = sizeof(hello),
-                                           .read_depth = (uint8_t)rail->depth,
-                                           .retries = options->retries,
-                                           .ack_timeout = options->ack_timeout};
+  const struct verbs_connect parameters = {
+      .private_data = hello,
+      .private_bytes = sizeof(hello),
+      .read_depth = (uint8_t)least(rail->depth, options->device->info.read_depth),
+      .retries = options->retries,
+      .ack_timeout = options->ack_timeout};
   rail->native = verbs->queue_open(options->device->info.device, options->device->channel,
                                    rail->depth + 1, &rail->queue_owner, &rail->queue);
   if (rail->native == 0)
@@ -335,7 +338,7 @@ static void link_event(struct rdma_link_owner *owner, const struct verbs_event *
   case VERBS_EVENT_ESTABLISHED: take_established(rail, event); break;
   case VERBS_EVENT_REJECTED: take_rejected(rail, event); break;
   case VERBS_EVENT_UNREACHABLE:
-    fail_with(rail, SPROUT_DISCONNECTED, event->native, NULL, "cannot reach");
+    fail_with(rail, SPROUT_DISCONNECTED, abs(event->native), NULL, "cannot reach");
     break;
   case VERBS_EVENT_DISCONNECTED:
     take_completions(rail); /* what has landed counts */

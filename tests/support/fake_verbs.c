@@ -128,25 +128,31 @@ int fake_fault(enum fake_call call) {
   return -gate->fail_error;
 }
 
+/* Until the call is let or nothing is held any more. */
+static void wait_at(struct fake_gate *gate, const bool *held, bool here) {
+  FAKE_REQUIRE(!here, "a call that is held came from the reactor's thread");
+  gate->waiting++;
+  pthread_cond_broadcast(&fake.changed);
+  while (*held && gate->permits == 0) pthread_cond_wait(&fake.changed, &fake.lock);
+  gate->waiting--;
+  if (*held) gate->permits--;
+}
+
 int fake_enter(enum fake_call call) {
   struct fake_gate *gate = &fake.gates[call];
   uint32_t inside = atomic_fetch_add(&gate->inside, 1) + 1;
   fake_lock();
   if (inside > gate->parallel_max) gate->parallel_max = inside;
   bool here = pthread_equal(pthread_self(), fake.reactor_thread) != 0;
-  if (here && may_block[call]) fake.blocking_here++;
-  if (gate->held) {
-    FAKE_REQUIRE(!here, "a call that is held came from the reactor's thread");
-    gate->waiting++;
-    pthread_cond_broadcast(&fake.changed);
-    while (gate->held && gate->permits == 0) pthread_cond_wait(&fake.changed, &fake.lock);
-    gate->waiting--;
-    if (gate->held) gate->permits--;
-  }
+  if (here && may_block[call] && !fake.excused) fake.blocking_here++;
+  if (gate->held) wait_at(gate, &gate->held, here);
   return fake_fault(call);
 }
 
 int fake_leave(enum fake_call call, int result) {
+  struct fake_gate *gate = &fake.gates[call];
+  if (gate->return_held)
+    wait_at(gate, &gate->return_held, pthread_equal(pthread_self(), fake.reactor_thread) != 0);
   atomic_fetch_sub(&fake.gates[call].inside, 1);
   fake_unlock();
   return result;
@@ -164,6 +170,12 @@ uint64_t fake_verbs_blocking_here(void) {
   uint64_t calls = fake.blocking_here;
   fake_unlock();
   return calls;
+}
+
+void fake_verbs_excuse(bool excused) {
+  fake_lock();
+  fake.excused = excused;
+  fake_unlock();
 }
 
 void fake_verbs_fail(enum fake_call call, uint64_t nth, int error) {
@@ -186,6 +198,13 @@ void fake_verbs_hold(enum fake_call call) {
   fake_unlock();
 }
 
+void fake_verbs_hold_return(enum fake_call call) {
+  fake_lock();
+  fake.gates[call].return_held = true;
+  fake.gates[call].permits = 0;
+  fake_unlock();
+}
+
 void fake_verbs_let(enum fake_call call, uint32_t count) {
   fake_lock();
   fake.gates[call].permits += count;
@@ -195,7 +214,7 @@ void fake_verbs_let(enum fake_call call, uint32_t count) {
 
 void fake_verbs_unhold(enum fake_call call) {
   fake_lock();
-  fake.gates[call].held = false;
+  fake.gates[call].held = fake.gates[call].return_held = false;
   pthread_cond_broadcast(&fake.changed);
   fake_unlock();
 }
@@ -267,6 +286,7 @@ void fake_verbs_init(uint32_t devices) {
   memset(fake.gates, 0, sizeof fake.gates);
   fake.counts = (struct fake_counts){0};
   fake.blocking_here = 0;
+  fake.excused = false;
   fake.keys = 0;
   list_init(&fake.memories);
   list_init(&fake.links);

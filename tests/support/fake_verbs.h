@@ -87,6 +87,8 @@ struct fake_counts fake_verbs_counts(void);
 uint64_t fake_verbs_calls(enum fake_call call);
 /* Of them, calls that may block and were made on the reactor's thread, of all kinds. */
 uint64_t fake_verbs_blocking_here(void);
+/* The test's own calls are not counted there. */
+void fake_verbs_excuse(bool excused);
 
 /* The n-th call of this kind from now fails with this errno (positive). */
 void fake_verbs_fail(enum fake_call call, uint64_t nth, int error);
@@ -95,6 +97,8 @@ void fake_verbs_fail_all(enum fake_call call, int error);
 
 /* Calls of this kind block until they are let. Not on the reactor's thread. */
 void fake_verbs_hold(enum fake_call call);
+/* The same, but they block when they have had their effect and are about to return. */
+void fake_verbs_hold_return(enum fake_call call);
 /* `count` of them, waiting now or coming later, go on. */
 void fake_verbs_let(enum fake_call call, uint32_t count);
 void fake_verbs_unhold(enum fake_call call);

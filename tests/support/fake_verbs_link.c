@@ -383,8 +383,8 @@ static void request(struct verbs_link *link, struct verbs_link *listener,
   listener->requests_waiting++;
   struct verbs_event *event = push(child, VERBS_EVENT_REQUEST, 0);
   container_of(event, struct fake_event, event)->listener = listener;
-  event->read_depth = offer->serve_depth;
-  event->serve_depth = offer->read_depth;
+  event->read_depth = offer->read_depth;
+  event->serve_depth = offer->serve_depth;
   put_private(event, offer->private_data, offer->private_bytes, VERBS_PRIVATE_CONNECT_BYTES);
   fake_device_address(link->device, &event->peer);
 }
@@ -437,12 +437,12 @@ static int accept_request(struct verbs_link *link, const struct verbs_connect *o
   link->read_depth = least(offer->read_depth, peer->offer.serve_depth);
   peer->read_depth = least(peer->offer.read_depth, offer->serve_depth);
   struct verbs_event *event = push(peer, VERBS_EVENT_ESTABLISHED, 0);
-  event->read_depth = peer->read_depth;
-  event->serve_depth = link->read_depth;
+  event->read_depth = link->read_depth; /* of the other end, as all depths of events */
+  event->serve_depth = peer->read_depth;
   put_private(event, offer->private_data, offer->private_bytes, FAKE_PRIVATE_ACCEPT_BYTES);
   event = push(link, VERBS_EVENT_ESTABLISHED, 0);
-  event->read_depth = link->read_depth;
-  event->serve_depth = peer->read_depth;
+  event->read_depth = peer->read_depth;
+  event->serve_depth = link->read_depth;
   return 0;
 }
 

@@ -28,7 +28,7 @@ struct fake_gate {
   uint64_t calls;
   uint64_t fail_at; /* counts down; 0: none */
   int fail_error, fail_all;
-  bool held;
+  bool held, return_held;
   uint32_t permits, waiting, parallel_max;
   atomic_uint inside;
 };
@@ -174,6 +174,7 @@ struct fake_verbs_state {
   struct fake_gate gates[FAKE_CALLS];
   struct fake_counts counts;
   uint64_t blocking_here;
+  bool excused;
   uint32_t keys;
   struct list_node memories; /* fake_memory */
   struct list_node links;    /* all that were not freed, oldest first */

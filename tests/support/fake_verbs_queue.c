@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#define ACKNOWLEDGE_WAIT_S 2
 #define MESSAGE_BYTES_MAX (UINT64_C(1) << 31)
 
 /* --- channels and queues -----------------------------------------------------------------------
@@ -86,11 +88,23 @@ static void drop_events(const struct verbs_queue *queue) {
   if (list_empty(&queue->channel->events)) fake_signal_clear(queue->channel->fd);
 }
 
+/* A close waits for events that were taken and not acknowledged: for one that another thread is at
+ * just now that is right. */
+static void await_acknowledged(const struct verbs_queue *queue) {
+  struct timespec until;
+  FAKE_REQUIRE(clock_gettime(CLOCK_REALTIME, &until) == 0, "no clock");
+  until.tv_sec += ACKNOWLEDGE_WAIT_S;
+  bool here = pthread_equal(pthread_self(), fake.reactor_thread) != 0;
+  while (queue->acknowledged != queue->taken)
+    FAKE_REQUIRE(!here && pthread_cond_timedwait(&fake.changed, &fake.lock, &until) == 0,
+                 "events were not acknowledged: it would hang");
+}
+
 int fake_queue_close(struct verbs_queue *queue) {
   int fault = fake_enter(FAKE_QUEUE_CLOSE);
   FAKE_REQUIRE(queue->alive, "closed twice");
   FAKE_REQUIRE(queue->pairs == 0, "queue pairs still use it");
-  FAKE_REQUIRE(queue->acknowledged == queue->taken, "events were not acknowledged: it would hang");
+  await_acknowledged(queue);
   if (queue->channel != NULL) {
     drop_events(queue);
     queue->channel->queues--;
@@ -105,6 +119,7 @@ void fake_queue_acknowledge(struct verbs_queue *queue, uint32_t events) {
   FAKE_REQUIRE(queue->alive, "the queue is closed");
   queue->acknowledged += events;
   FAKE_REQUIRE(queue->acknowledged <= queue->taken, "more events than were taken");
+  pthread_cond_broadcast(&fake.changed);
   fake_unlock();
 }
 

@@ -132,8 +132,8 @@ static void connect_both(void) {
   assert_int_equal(verbs->link_connect(fork_end.link, &ask), 0);
   struct verbs_event event = expect_event(&seed_end, VERBS_EVENT_REQUEST);
   assert_ptr_equal(event.context, &listener);
-  assert_int_equal(event.serve_depth, 16);
-  assert_int_equal(event.read_depth, 3);
+  assert_int_equal(event.read_depth, 16);
+  assert_int_equal(event.serve_depth, 3);
   assert_int_equal(event.private_bytes, VERBS_PRIVATE_CONNECT_BYTES);
   assert_memory_equal(event.private_data, "hello\0\0", 7);
   seed_end.link = event.link;
@@ -141,8 +141,8 @@ static void connect_both(void) {
   make_pair(&seed_end, 0);
   assert_int_equal(verbs->link_accept(seed_end.link, &grant), 0);
   event = expect_event(&fork_end, VERBS_EVENT_ESTABLISHED);
-  assert_int_equal(event.read_depth, 4);
-  assert_int_equal(event.serve_depth, 2);
+  assert_int_equal(event.serve_depth, 4);
+  assert_int_equal(event.read_depth, 2);
   assert_int_equal(event.private_bytes, FAKE_PRIVATE_ACCEPT_BYTES);
   assert_memory_equal(event.private_data, "come in\0", 8);
   event = expect_event(&seed_end, VERBS_EVENT_ESTABLISHED);
