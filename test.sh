@@ -9,12 +9,12 @@
 #              unit   under ASan and UBSan                     fuzz     each fuzz target for some seconds
 #              debug  the same, where allocations can fail     e2e      real processes, sockets and files
 #              tsan   the same under TSan                      perf     speed and cost against their bars
-#              sim    forks under a virtual clock
+#              sim    forks under a virtual clock              rdma     real verbs, in a kernel of their own
 # The last line is "N passed, N failed, N skipped". Logs: build/test/STAGE.log
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 
-all_stages=(tidy unit debug tsan sim install fuzz e2e perf)
+all_stages=(tidy unit debug tsan sim install fuzz e2e rdma perf)
 results=build/test
 cores=$(nproc)
 
@@ -113,6 +113,34 @@ run_e2e() {
   return $status
 }
 
+# Real verbs run inside a kernel that is built once and kept: in what the machine has to spare, while other stages run.
+lab_build=
+prepare_rdma() {
+  [[ " ${stages[*]} " == *" rdma "* ]] || return 0
+  if logged "$results/setup.log" scripts/bootstrap.sh rdma && ! tests/rdma/lab/build --path >/dev/null 2>&1; then
+    setsid nice -n 19 tests/rdma/lab/build >"$results/lab.log" 2>&1 </dev/null &
+    lab_build=$!
+  fi
+}
+
+run_rdma() {
+  local status
+  if [ -n "$lab_build" ]; then
+    echo "waiting for the lab's kernel, its log is $results/lab.log" >>"$results/rdma.log"
+    wait "$lab_build"
+    status=$?
+    lab_build=
+    if [ $status -ne 0 ]; then
+      cat "$results/lab.log" >>"$results/rdma.log"
+      return $status
+    fi
+  fi
+  build release "$results/rdma.log" && build asan "$results/rdma.log" || return
+  SPROUT_BIN=$PWD/build/release/sprout logged "$results/rdma.log" timeout -k 10 "$stage_limit_s" \
+    .venv/bin/python -m pytest tests/rdma -ra -s -p no:cacheprovider --timeout=300 \
+    --junitxml="$results/rdma.xml"
+}
+
 # TSan wants its memory map undisturbed; kernels with much address randomisation disturb it.
 fixed_addresses=()
 if setarch -R true 2>/dev/null; then
@@ -121,7 +149,7 @@ fi
 
 run_stage() {
   case $1 in
-    setup) logged "$results/setup.log" scripts/bootstrap.sh build test ;;
+    setup) logged "$results/setup.log" scripts/bootstrap.sh build test && prepare_rdma ;;
     tidy) run_ctest asan tidy "$cores" tidy ;;
     unit) run_ctest asan unit "$cores" unit ;;
     debug) run_ctest debug unit "$cores" debug ;;
@@ -130,6 +158,7 @@ run_stage() {
     install) run_ctest release install 1 install ;;
     fuzz) run_ctest fuzz fuzz "$cores" fuzz ;;
     e2e) run_e2e ;;
+    rdma) run_rdma ;;
     perf) run_ctest release perf 1 perf ;;
   esac
 }
@@ -155,6 +184,7 @@ stage() {
 # Whatever ends this script, its last line is the count.
 finish() {
   trap - EXIT
+  [ -z "$lab_build" ] || kill -TERM -- "-$lab_build" 2>/dev/null
   if command -v python3 >/dev/null; then
     scripts/tally.py "$results"
     exit $?

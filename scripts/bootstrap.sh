@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing, and only that. usage: scripts/bootstrap.sh SET...
-#   build   compiler, CMake, libraries
+#   build   compiler, CMake, libraries; and, if they can be had, those of RDMA: without them that part is not built
 #   test    what the tests need beyond that, and their Python packages in .venv
+#   rdma    what tests of RDMA need beyond build and test: a kernel's source to build, tools
 #   demo    what the demo needs beyond build
 # Uses apt-get, as root or through sudo. With SPROUT_NO_INSTALL=1 it only says what is missing.
 set -euo pipefail
@@ -23,6 +24,11 @@ libxxhash-dev    | pc libxxhash
 libjansson-dev   | pc jansson
 python3          | cmd python3
 '
+# A build without these goes without RDMA.
+optional_packages='
+libibverbs-dev   | pc libibverbs
+librdmacm-dev    | pc librdmacm
+'
 test_packages='
 g++              | cmd g++ c++
 clang            | cmd clang
@@ -37,6 +43,20 @@ iperf3           | cmd iperf3
 iproute2         | cmd ip
 mount            | cmd mount
 groff-base       | cmd groff
+'
+rdma_packages='
+linux-source-6.12 | file /usr/src/linux-source-6.12.tar.xz
+make             | cmd make
+patch            | cmd patch
+flex             | cmd flex
+bison            | cmd bison
+bc               | cmd bc
+xz-utils         | cmd xz
+busybox-static   | cmd busybox
+iproute2         | cmd rdma
+ibverbs-providers | file /usr/lib/*/libibverbs/librxe-rdmav*.so
+ibverbs-utils    | cmd ibv_devices
+perftest         | cmd ib_read_bw
 '
 demo_packages='
 python3-venv     | python ensurepip
@@ -96,6 +116,7 @@ missing_packages() {
     case $set in
       build) missing_from "$build_packages" && missing_llhttp ;;
       test) missing_from "$test_packages" ;;
+      rdma) missing_from "$rdma_packages" ;;
       demo) missing_from "$demo_packages" ;;
     esac
   done | sort -u
@@ -131,8 +152,22 @@ install_packages() {
     die "this system has no apt-get; install what these Debian packages hold: ${missing[*]}"
   say "installing ${missing[*]}"
   apt update
+  updated=1
   mapfile -t missing < <(missing_packages "$@") # llhttp's name can be told only now
   apt install --no-install-recommends "${missing[@]}"
+}
+
+# What a build can do without.
+install_optional() {
+  local missing
+  mapfile -t missing < <(missing_from "$optional_packages")
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ -z "${SPROUT_NO_INSTALL:-}" ] && command -v apt-get >/dev/null; then
+    say "installing ${missing[*]}"
+    ([ -n "${updated:-}" ] || apt update && apt install --no-install-recommends "${missing[@]}") || true
+    mapfile -t missing < <(missing_from "$optional_packages")
+  fi
+  [ ${#missing[@]} -eq 0 ] || say "without ${missing[*]} the build has no RDMA, only TCP"
 }
 
 # The Python packages of the tests, in a virtual environment brought up to date when their list changes.
@@ -156,11 +191,11 @@ install_demo_model() {
     say "the weights could not be had: the demo goes on with a synthetic model"
 }
 
-[ $# -gt 0 ] || die "usage: scripts/bootstrap.sh build|test|demo..."
+[ $# -gt 0 ] || die "usage: scripts/bootstrap.sh build|test|rdma|demo..."
 for set in "$@"; do
   case $set in
-    build | test | demo) ;;
-    *) die "no such set: $set (build, test, demo)" ;;
+    build | test | rdma | demo) ;;
+    *) die "no such set: $set (build, test, rdma, demo)" ;;
   esac
 done
 mapfile -t missing < <(missing_packages "$@")
@@ -169,6 +204,9 @@ if [ ${#missing[@]} -gt 0 ] && [ -z "${SPROUT_NO_INSTALL:-}" ]; then
   mapfile -t missing < <(missing_packages "$@")
 fi
 [ ${#missing[@]} -eq 0 ] || die "still missing: ${missing[*]}"
+if [[ " $* " == *" build "* ]]; then
+  install_optional
+fi
 if [[ " $* " == *" test "* && -z "${SPROUT_NO_INSTALL:-}" ]]; then
   install_python
 fi
