@@ -71,6 +71,34 @@ static void print_model(struct page *page, const json_t *manifest) {
   fputc('\n', page->out);
 }
 
+/* "mlx5_0 port 1, 192.0.2.1, listens on 40000, 400 Gbit/s, up, 2 connections" */
+static void print_rail(struct page *page, const json_t *rail) {
+  uint64_t gbits = number_at(rail, "bits_per_second") / 1000000000u;
+  fprintf(page->out, "          %s port %" PRIu64 ", %s", clean(page, 0, text_at(rail, "device")),
+          number_at(rail, "port"), clean(page, 1, text_at(rail, "address")));
+  if (number_at(rail, "listens") > 0)
+    fprintf(page->out, ", listens on %" PRIu64, number_at(rail, "listens"));
+  if (gbits > 0) fprintf(page->out, ", %" PRIu64 " Gbit/s", gbits);
+  fprintf(page->out, ", %s, %" PRIu64 " connections\n",
+          json_is_true(json_object_get(rail, "up")) ? "up" : "down",
+          number_at(rail, "connections"));
+}
+
+static void print_rdma(struct page *page, const json_t *rdma) {
+  const json_t *rails = json_object_get(rdma, "rails");
+  const char *reason = text_at(rdma, "reason");
+  if (!json_is_true(json_object_get(rdma, "open"))) {
+    if (reason[0] != '\0') fprintf(page->out, "rdma      none: %.200s\n", clean(page, 0, reason));
+    return;
+  }
+  fprintf(page->out,
+          "rdma      %s of %s registered, %" PRIu64 " connections of %" PRIu64 " forks\n",
+          size_of(page, 0, number_at(rdma, "registered_bytes")),
+          size_of(page, 1, number_at(rdma, "total_bytes")), number_at(rdma, "connections"),
+          number_at(rdma, "forks"));
+  for (size_t i = 0; i < json_array_size(rails); i++) print_rail(page, json_array_get(rails, i));
+}
+
 static void print_seed(struct page *page, const json_t *status) {
   const json_t *forks = json_object_get(status, "forks");
   uint64_t undigested = number_at(status, "undigested_bytes");
@@ -92,6 +120,7 @@ static void print_seed(struct page *page, const json_t *status) {
           " finished\n",
           number_at(forks, "running"), number_at(forks, "limit"), number_at(forks, "queued"),
           number_at(forks, "finished"));
+  print_rdma(page, json_object_get(status, "rdma"));
 }
 
 /* "47%", or "-" while the fork has not said how much it wants. */
@@ -134,6 +163,7 @@ static enum sprout_status add_fork(struct page *page, struct text_table *table,
   const char *const cells[] = {
       id,
       text_at(fork, "state"),
+      clean(page, 3, text_at(fork, "transport")),
       text_at(fork, "peer"),
       part_of(page, 0, fork),
       size_of(page, 1, bytes_of(fork)),
@@ -148,11 +178,12 @@ static enum sprout_status add_fork(struct page *page, struct text_table *table,
 }
 
 static enum sprout_status print_forks(struct page *page, const json_t *forks) {
-  static const char *const head[] = {"FORK", "STATE", "PEER", "DONE", "BYTES", "RATE", "TIME", ""};
+  static const char *const head[] = {"FORK",  "STATE", "BY",   "PEER", "DONE",
+                                     "BYTES", "RATE",  "TIME", ""};
   struct text_table table;
   enum sprout_status status = SPROUT_OK;
   if (json_array_size(forks) == 0) return SPROUT_OK;
-  text_table_init(&table, "lllrrrrl", page->terminal->unicode);
+  text_table_init(&table, "llllrrrrl", page->terminal->unicode);
   for (size_t i = 0; i < table.column_count && status == SPROUT_OK; i++)
     status = text_table_add(&table, head[i]);
   for (size_t i = 0; i < json_array_size(forks) && status == SPROUT_OK; i++)

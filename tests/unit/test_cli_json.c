@@ -161,12 +161,19 @@ static const char status_text[] =
     "\"version\":{\"generation\":2,\"label\":\"step-9\"},\"total_bytes\":4100000000,"
     "\"object_count\":103,\"file_count\":7},\"forks\":{\"running\":1,\"queued\":1,\"finished\":4,"
     "\"limit\":64},\"undigested_bytes\":1000000,\"sent_bytes\":8200000000,"
-    "\"rate_limit_bytes_per_second\":200000000}";
+    "\"rate_limit_bytes_per_second\":200000000,\"rdma\":{\"open\":true,\"registered_bytes\":"
+    "1000000000,"
+    "\"total_bytes\":4100000000,\"connections\":2,\"forks\":1,\"rails\":[{\"device\":\"mlx5_0\","
+    "\"port\":1,"
+    "\"address\":\"192.0.2.1\",\"listens\":40000,\"up\":true,\"connections\":2,"
+    "\"bits_per_second\":400000000000},{\"device\":\"rxe\\u001b\",\"port\":2,\"address\":\"2001:"
+    "db8::1\","
+    "\"listens\":0,\"up\":false,\"connections\":0,\"bits_per_second\":0}]}}";
 
 static const char forks_text[] =
     "{\"forks\":[{\"id\":\"0123456789abcdef\",\"state\":\"running\",\"peer\":\"10.0.0.9:4000\","
     "\"seconds\":2.5,\"received_bytes\":2050000000,\"total_bytes\":4100000000,"
-    "\"rate_bytes_per_second\":820000000,\"eta_seconds\":2.5},"
+    "\"rate_bytes_per_second\":820000000,\"eta_seconds\":2.5,\"transport\":\"rdma\"},"
     "{\"id\":\"1123456789abcdef\",\"state\":\"queued\",\"peer\":\"10.0.0.10:4000\",\"seconds\":1,"
     "\"received_bytes\":0,\"total_bytes\":0,\"rate_bytes_per_second\":0,\"position\":1},"
     "{\"id\":\"2123456789abcdef\",\"state\":\"closed\",\"peer\":\"10.0.0.11:4000\",\"seconds\":70,"
@@ -179,16 +186,20 @@ static void a_status_is_laid_out_for_people(void **state) {
   assert_int_equal(json_status_print(out, status_text, forks_text, &plain, &error), SPROUT_OK);
   assert_int_equal(fclose(out), 0);
   assert_string_equal(
-      text, "seed      127.0.0.1:7117, ready, up 2m05s, sprout 0.1.0\n"
-            "model     mini?  00ff\n"
-            "          7 files, 103 objects, 4.10 GB, generation 2, label step-9\n"
-            "sent      8.20 GB, at most 200 MB/s; digests missing for 1.00 MB\n"
-            "forks     1 of 64 running, 1 queued, 4 finished\n"
-            "\n"
-            "FORK      STATE    PEER            DONE    BYTES      RATE   TIME\n"
-            "01234567  running  10.0.0.9:4000    50%  2.05 GB  820 MB/s   2.5s  2.5s left\n"
-            "11234567  queued   10.0.0.10:4000     -      0 B             1.0s  position 1\n"
-            "21234567  closed   10.0.0.11:4000   50%      5 B            1m10s  stalled: slow\n");
+      text,
+      "seed      127.0.0.1:7117, ready, up 2m05s, sprout 0.1.0\n"
+      "model     mini?  00ff\n"
+      "          7 files, 103 objects, 4.10 GB, generation 2, label step-9\n"
+      "sent      8.20 GB, at most 200 MB/s; digests missing for 1.00 MB\n"
+      "forks     1 of 64 running, 1 queued, 4 finished\n"
+      "rdma      1.00 GB of 4.10 GB registered, 2 connections of 1 forks\n"
+      "          mlx5_0 port 1, 192.0.2.1, listens on 40000, 400 Gbit/s, up, 2 connections\n"
+      "          rxe? port 2, 2001:db8::1, down, 0 connections\n"
+      "\n"
+      "FORK      STATE    BY    PEER            DONE    BYTES      RATE   TIME\n"
+      "01234567  running  rdma  10.0.0.9:4000    50%  2.05 GB  820 MB/s   2.5s  2.5s left\n"
+      "11234567  queued         10.0.0.10:4000     -      0 B             1.0s  position 1\n"
+      "21234567  closed         10.0.0.11:4000   50%      5 B            1m10s  stalled: slow\n");
 }
 
 static void strange_answers_are_survived(void **state) {
@@ -200,6 +211,9 @@ static void strange_answers_are_survived(void **state) {
       ("{\"forks\":[1,null,{},{\"id\":7,\"rate_bytes_per_second\":9223372036854775807,"
        "\"state\":\"running\",\"received_bytes\":9223372036854775807,\"total_bytes\":1}]}"),
       "{\"forks\":{\"running\":\"many\"},\"version\":[\"x\"]}",
+      "{\"rdma\":{\"open\":true,\"rails\":[5,{\"up\":1,\"device\":7}]}}",
+      "{\"rdma\":{\"open\":false,\"reason\":\"none here\"}}",
+      "{\"rdma\":[]}",
   };
   for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
     struct sprout_error error;
