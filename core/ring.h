@@ -123,8 +123,6 @@ void ring_detach(struct ring *ring);
 
 /* Operations whose last completion was not delivered yet. */
 uint32_t ring_in_flight(const struct ring *ring);
-/* Time spent asleep in ring_reap since ring_create. */
-uint64_t ring_waited_ns(const struct ring *ring);
 
 #ifdef SPROUT_FAULTS
 /*

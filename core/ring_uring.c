@@ -47,7 +47,6 @@ struct ring {
   uint32_t in_flight;
   uint32_t cancellations; /* sent and not answered */
   uint64_t tickets;
-  uint64_t waited_ns;
   struct ring_event *events;
   uint32_t event_count, event_capacity;
   bool delivering;
@@ -175,10 +174,6 @@ uint32_t ring_in_flight(const struct ring *ring) {
   return ring->in_flight;
 }
 
-uint64_t ring_waited_ns(const struct ring *ring) {
-  return ring->waited_ns;
-}
-
 /* ---- towards the kernel ---- */
 
 static void bind_to_thread(struct ring *ring) {
@@ -256,12 +251,6 @@ static bool push(struct ring *ring, bool cancels_only) {
   }
 }
 
-static uint64_t clock_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static int submit_and_wait(struct ring *ring, uint64_t timeout_ns) {
   if (timeout_ns == UINT64_MAX) return io_uring_submit_and_wait(&ring->uring, 1);
   struct __kernel_timespec limit = {.tv_sec = (int64_t)(timeout_ns / 1000000000u),
@@ -278,11 +267,9 @@ static void enter(struct ring *ring, uint64_t timeout_ns) {
     if (result != -EAGAIN || io_uring_cq_ready(&ring->uring) > 0) return;
     timeout_ns = SHORTAGE_WAIT_NS;
   }
-  uint64_t start_ns = clock_ns();
   int result = submit_and_wait(ring, timeout_ns);
   assert(result >= 0 || transient(result));
   (void)result;
-  ring->waited_ns += clock_ns() - start_ns;
 }
 
 /* ---- from the kernel ---- */

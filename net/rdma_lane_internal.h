@@ -20,7 +20,7 @@
 #define LANE_PIECE_MIN (64u << 10) /* a shorter one is slower */
 /* The window is filled by chains of this part of it: fewer are too few to keep a rail busy while
  * one of them is being looked at, more only cost wake-ups. */
-#define LANE_CHAINS 3u
+#define LANE_CHAINS 2u
 
 enum lane_state {
   LANE_IDLE,       /* waits for start */
