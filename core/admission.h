@@ -38,7 +38,8 @@ struct admission_fork {
   bool expired;            /* closed because its lease ended */
   enum sprout_status result;
   char reason[96];
-  void *owner; /* free for the service */
+  const char *transport; /* by which it reads; static, NULL: it has not begun */
+  void *owner;           /* free for the service */
 
   /* the admission's own */
   struct list_node node;       /* in queue, running or closed */

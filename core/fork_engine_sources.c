@@ -117,6 +117,14 @@ const struct source_listener engine_source_listener = {
 
 /* --- ends of a life --- */
 
+/* For the seed's books. */
+static void tell_progress(struct engine_source *source) {
+  if (source->received_bytes == source->reported_bytes) return;
+  source->reported_bytes = source->received_bytes;
+  source->source->ops->report(source->source, source->received_bytes,
+                              plan_selected_bytes(source->engine->plan));
+}
+
 /* Closes, unless there is nothing to close; `next` follows. */
 static void leave(struct engine_source *source, enum source_state next, enum sprout_status result,
                   const char *reason) {
@@ -137,6 +145,7 @@ static void leave(struct engine_source *source, enum source_state next, enum spr
   }
   source->next = next;
   source_set_state(source, ENGINE_SOURCE_CLOSING);
+  tell_progress(source);
   source->source->ops->close(source->source, result, reason);
 }
 
@@ -393,11 +402,7 @@ void source_begin_watch(struct engine_source *source) {
 static void watch_reads(struct engine_source *source) {
   struct fork_engine *engine = source->engine;
   uint64_t timeout_ns = engine->options.stall_timeout_ns;
-  if (source->received_bytes != source->reported_bytes) {
-    uint64_t total_bytes = plan_selected_bytes(engine->plan);
-    source->reported_bytes = source->received_bytes;
-    source->source->ops->report(source->source, source->received_bytes, total_bytes);
-  }
+  tell_progress(source);
   if (source->reads_in_flight == 0) return;
   if (source->progressed) source->progress_ns = engine->now_ns;
   source->progressed = false;

@@ -393,7 +393,7 @@ static void close_answered(struct http_call *call, const struct sprout_error *er
 }
 
 bool remote_control_part(struct remote_source *source) {
-  struct wire_close message = {.result = source->result};
+  struct wire_close message = {.result = source->result, .received_bytes = source->received_bytes};
   snprintf(message.reason, sizeof message.reason, "%s", source->reason);
   source->body.length_bytes = 0;
   if (wire_close_encode(&message, &source->body) != SPROUT_OK) return false;

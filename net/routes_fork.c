@@ -224,10 +224,10 @@ static json_t *describe(struct sprout_seed *seed, struct admission_fork *admissi
       "total_bytes", (json_int_t)admission->total_bytes, "inflight_bytes",
       (json_int_t)admission->inflight_bytes, "rate_bytes_per_second", (json_int_t)rate);
   if (object == NULL) return NULL;
-  if (fork != NULL && admission->state == ADMISSION_RUNNING) {
-    (void)json_object_set_new(object, "transport", json_string(fork->reads_rdma ? "rdma" : "tcp"));
+  if (admission->transport != NULL)
+    (void)json_object_set_new(object, "transport", json_string(admission->transport));
+  if (fork != NULL && admission->state == ADMISSION_RUNNING)
     (void)json_object_set_new(object, "rdma_connections", json_integer(fork->guest.link_count));
-  }
   if (admission->state == ADMISSION_QUEUED)
     (void)json_object_set_new(object, "position",
                               json_integer(admission_position(seed->admission, admission)));

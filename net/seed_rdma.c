@@ -80,6 +80,7 @@ static void count_reader(struct seed_fork *fork, bool reads) {
     fork->seed->rdma_forks++;
   else
     fork->seed->rdma_forks--;
+  if (reads) fork->admission->transport = "rdma";
 }
 
 static void links_changed(void *context, struct rdma_guest *guest) {
@@ -229,6 +230,7 @@ bool seed_rdma_heard(struct seed_fork *fork, const struct wire_heartbeat *heartb
 }
 
 void seed_rdma_note_http(struct seed_fork *fork) {
+  if (!fork->reads_rdma) fork->admission->transport = "tcp";
   if (fork->fell_back || !fork->invited || fork->reads_rdma) return;
   fork->fell_back = true;
   seed_metrics_fallback(fork->seed, SPROUT_DISCONNECTED);
