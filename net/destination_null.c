@@ -16,6 +16,8 @@
 #include <sys/mman.h>
 
 #define NULL_PIECES 64u
+/* Two reads under way, one being digested, one in store. More would only be pinned for nothing. */
+#define NULL_SLOTS 4u
 
 /* Memory of one size, cut up and handed out. */
 struct scratch_stack {
@@ -154,8 +156,8 @@ enum sprout_status destination_null_create(struct reactor *reactor, uint64_t sta
   uint64_t slots = staging_bytes / SPROUT_CHUNK_BYTES;
 
   if (null == NULL) return SPROUT_NO_MEMORY;
-  if (slots > NULL_PIECES) slots = NULL_PIECES;
-  if (slots < 2) slots = 2; /* one is read while the other is digested */
+  if (slots > NULL_SLOTS) slots = NULL_SLOTS;
+  if (slots < 2) slots = 2;
   if (!map_scratch(&null->pieces, NULL_PIECES, DESTINATION_PIECE_BYTES) ||
       !map_scratch(&null->slots, (uint32_t)slots, SPROUT_CHUNK_BYTES)) {
     unmap_scratch(&null->pieces);
