@@ -62,6 +62,9 @@ static enum sprout_status fill(struct sprout_fork_options *options, const struct
       .wait_ns = given_ns(values->wait_ns),
       .transports = values->transport,
       .rdma_devices = values->rdma_devices,
+      .rdma_connect_timeout_ns = values->rdma_connect_timeout_ns,
+      .rdma_ack_timeout_ns = values->rdma_ack_timeout_ns,
+      .rdma_retries = (uint32_t)values->rdma_retries,
   };
   return parts_parse_gid_index(values->gid_index, &options->rdma_gid_index, error);
 }

@@ -35,7 +35,8 @@ struct fork_values {
   bool no_verify, dry_run, force;
   struct option_list include, exclude, tensor;
   struct units_rate max_rate;
-  uint64_t inflight_bytes, connections, stall_timeout_ns, timeout_ns, wait_ns;
+  uint64_t inflight_bytes, connections, stall_timeout_ns, timeout_ns, wait_ns,
+      rdma_connect_timeout_ns, rdma_ack_timeout_ns, rdma_retries;
 };
 
 struct ls_values {

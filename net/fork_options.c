@@ -7,6 +7,13 @@
 #define SECOND_NS 1000000000ull
 #define DEFAULT_INFLIGHT_BYTES (32ull << 20)
 #define MAX_CONNECTIONS 16u
+/* A seed that listens answers in milliseconds; the connection manager itself would try for a
+ * minute. */
+#define RDMA_CONNECT_TIMEOUT_NS SECOND_NS
+/* A dead path shows after half a second, and a link may be gone for less. Seven retries would mean
+ * for ever on some devices. */
+#define RDMA_RETRIES 6u
+#define RDMA_ACK_TIMEOUT_NS 67000000ull
 
 static SPROUT_MUST_CHECK enum sprout_status remember(struct fork_options *copy, void *memory) {
   if (!memory) return SPROUT_NO_MEMORY;
@@ -70,6 +77,9 @@ static void fill_defaults(struct sprout_fork_options *mine) {
   if (!mine->connections) mine->connections = 1;
   if (!mine->stall_timeout_ns) mine->stall_timeout_ns = 3 * SECOND_NS;
   if (!mine->wait_ns) mine->wait_ns = 600 * SECOND_NS;
+  if (!mine->rdma_connect_timeout_ns) mine->rdma_connect_timeout_ns = RDMA_CONNECT_TIMEOUT_NS;
+  if (!mine->rdma_retries) mine->rdma_retries = RDMA_RETRIES;
+  if (!mine->rdma_ack_timeout_ns) mine->rdma_ack_timeout_ns = RDMA_ACK_TIMEOUT_NS;
   if (!mine->progress_interval_ns) mine->progress_interval_ns = SECOND_NS / 5;
 }
 
@@ -102,6 +112,7 @@ static SPROUT_MUST_CHECK enum sprout_status check(const struct sprout_fork_optio
       {o->tensor_count > 0 && (o->include_count || o->exclude_count || o->tensor_glob_count),
        "a fork into tensors takes exactly these tensors: globs do not go with it"},
       {o->connections > MAX_CONNECTIONS, "connections is more than 16"},
+      {o->rdma_retries > RDMA_RETRIES, "rdma_retries is more than 6"},
       {o->verify_only && !o->directory, "verify_only needs a directory"},
       {o->verify_only && (o->no_verify || o->dry_run || o->force),
        "verify_only does not go with no_verify, dry_run or force"},

@@ -21,13 +21,8 @@
 #define READS_PER_SOURCE 16u
 #define CONNECT_TIMEOUT_NS 10000000000ull
 #define MAX_RESTARTS 16u
-/* A seed that listens answers in milliseconds; the connection manager itself would try for a
- * minute. */
-#define RDMA_CONNECT_TIMEOUT_NS 1000000000ull
-/* A dead path shows after half a second, and a link may be gone for less. (7 retries mean for ever
- * on some devices; 4.096 us x 2^14 = 67 ms.) */
-#define RDMA_RETRIES 6u
-#define RDMA_ACK_TIMEOUT 14u
+/* 4.096 us x 2^20 = 4.3 s. */
+#define ACK_TIMEOUT_MAX 20u
 /* Weight of the newest rate in the smoothed one: a second counts for two thirds. */
 #define RATE_HALF_LIFE_NS 500000000ull
 
@@ -242,14 +237,22 @@ static void resolve_all(struct work *work) {
   }
 }
 
+/* The least n with 4.096 us x 2^n >= timeout_ns. */
+static uint8_t ack_timeout(uint64_t timeout_ns) {
+  uint8_t n = 1;
+  while (n < ACK_TIMEOUT_MAX && (4096ull << n) < timeout_ns) n++;
+  return n;
+}
+
 static struct rdma_lane_options lane_options(const struct sprout_fork *fork) {
   const struct fork_rdma *rdma = &fork->rdma;
+  const struct sprout_fork_options *wanted = &fork->options.public_part;
   struct rdma_lane_options options = {.host = rdma->host,
                                       .selection = &rdma->selection,
                                       .landing = rdma->landing,
-                                      .connect_timeout_ns = RDMA_CONNECT_TIMEOUT_NS,
-                                      .retries = RDMA_RETRIES,
-                                      .ack_timeout = RDMA_ACK_TIMEOUT};
+                                      .connect_timeout_ns = wanted->rdma_connect_timeout_ns,
+                                      .retries = (uint8_t)wanted->rdma_retries,
+                                      .ack_timeout = ack_timeout(wanted->rdma_ack_timeout_ns)};
   memcpy(options.devices, rdma->devices, sizeof options.devices);
   return options;
 }

@@ -126,6 +126,12 @@ struct sprout_fork_options {
   const char *rdma_devices; /* comma list of names, each perhaps with ":PORT" ["auto": every device
                                with an active port and an address] */
   int32_t rdma_gid_index;   /* GID index plus one [0: chosen by address] */
+  uint64_t rdma_connect_timeout_ns; /* until a connection is established [1 s] */
+  /* A READ that is not answered is sent again after rdma_ack_timeout_ns, rounded up to the steps
+   * that devices know (4.096 us x 2^n, at most 4.3 s) [67 ms], rdma_retries times (1 to 6) [6];
+   * then the connection is given up. The product must outlast what a link may be gone for. */
+  uint64_t rdma_ack_timeout_ns;
+  uint32_t rdma_retries;
 };
 
 /* Starts a fork. Argument errors and destination checks that need no seed are reported here. Any
