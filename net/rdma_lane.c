@@ -131,7 +131,7 @@ void rdma_lane_placement(struct lane *base, struct wire_placement *placement) {
   bool grew = placement->slice_count > 0;
   enum sprout_status status = rdma_map_add(&lane->map, lane->object_count, placement, &error);
   for (uint32_t i = 0; i < lane->rail_count && status == SPROUT_OK; i++)
-    if (lane->rails[i].remote >= lane->map.rail_count)
+    if (lane->rails[i].used && lane->rails[i].remote >= lane->map.rail_count)
       status = sprout_error_set(&error, SPROUT_PROTOCOL, 0, NULL,
                                 "its placement has no keys for rail %u", lane->rails[i].remote);
   if (status != SPROUT_OK) {
@@ -160,7 +160,6 @@ void rdma_lane_placement_later(struct lane *base) {
 
 static void rail_connected(struct rdma_rail *rail) {
   struct rdma_lane *lane = entry_of(rail)->lane;
-  if (rail->segments < lane->segments_max) lane->segments_max = rail->segments;
   if (lane->map.objects == NULL) ask_placement(lane);
   become_ready(lane);
   lane_pump(lane);
@@ -229,6 +228,8 @@ static bool connect_rail(struct rdma_lane *lane, uint32_t index) {
   entry->rail = (struct rdma_rail){.listener = &rail_listener, .context = lane};
   lane->open_rails++;
   rdma_rail_connect(&entry->rail, &options);
+  /* From now on: what is cut before this rail is ready may come to it later. */
+  if (entry->rail.segments < lane->segments_max) lane->segments_max = entry->rail.segments;
   return true;
 }
 
@@ -340,7 +341,8 @@ static bool allocate(struct rdma_lane *lane) {
   if (lane->pieces == NULL || lane->requests == NULL) return false;
   for (uint32_t i = 0; i < lane->piece_count; i++) {
     list_init(&lane->pieces[i].of_read);
-    list_append(&lane->free_pieces, &lane->pieces[i].of_rail);
+    list_append(i < rails * LANE_FENCES ? &lane->free_fences : &lane->free_pieces,
+                &lane->pieces[i].of_rail);
   }
   for (uint32_t i = 0; i < LANE_READS; i++) {
     list_init(&lane->reads[i].pieces);
@@ -378,7 +380,8 @@ enum sprout_status rdma_lane_create(const struct rdma_lane_options *options,
   lane->placement_timer.fired = placement_due;
   lane->landing_user.changed = landing_changed;
   struct list_node *lists[] = {&lane->base.returned, &lane->free_reads,  &lane->queue,
-                               &lane->flying,        &lane->free_pieces, &lane->retry};
+                               &lane->flying,        &lane->free_pieces, &lane->free_fences,
+                               &lane->retry};
   for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) list_init(lists[i]);
   if (!allocate(lane) || !take_words(lane)) {
     destroy(&lane->base);

@@ -48,7 +48,7 @@ struct lane_piece {
   struct lane_read *read;
   struct rdma_cut cut;
   struct list_node of_read; /* in read->pieces */
-  struct list_node of_rail; /* rail->posted or ->unfenced; lane->retry; lane->free_pieces */
+  struct list_node of_rail; /* rail->posted or ->unfenced; lane->retry; a free list */
   bool landed;              /* waits for earlier bytes of its read */
   uint32_t fence;           /* of a fence: which word */
 };
@@ -98,8 +98,9 @@ struct rdma_lane {
   struct lane_piece *pieces;
   uint32_t piece_count;
   struct list_node free_pieces;
-  struct list_node retry;      /* pieces whose rail ended */
-  struct verbs_read *requests; /* LANE_REQUESTS: the chain as it is posted */
+  struct list_node free_fences; /* apart, so that reads never use up what makes them end */
+  struct list_node retry;       /* pieces whose rail ended */
+  struct verbs_read *requests;  /* LANE_REQUESTS: the chain as it is posted */
 
   struct timer placement_timer;
   bool asking;           /* for a placement */

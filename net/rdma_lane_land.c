@@ -13,6 +13,10 @@ static void free_piece(struct rdma_lane *lane, struct lane_piece *piece) {
   list_prepend(&lane->free_pieces, &piece->of_rail); /* the one in cache first */
 }
 
+static void free_fence(struct rdma_lane *lane, struct lane_piece *fence) {
+  list_prepend(&lane->free_fences, &fence->of_rail);
+}
+
 /* --- reads --- */
 
 static void tell_landed(struct rdma_lane *lane, const struct lane_piece *piece) {
@@ -79,7 +83,7 @@ static void take_fence(struct lane_rail *rail, struct lane_piece *fence) {
   uint64_t word = 0;
   bool holds = fence_holds(rail, fence, &word);
   rail->fences--;
-  free_piece(lane, fence);
+  free_fence(lane, fence);
   if (!holds) {
     fence_moved(lane, word);
     return;
@@ -134,7 +138,7 @@ void lane_reclaim(struct lane_rail *rail) {
     if (piece->read != NULL)
       list_append(&lane->retry, node);
     else
-      free_piece(lane, piece);
+      free_fence(lane, piece);
   }
   lane->inflight_bytes -= rail->outstanding_bytes;
   rail->outstanding_bytes = 0;

@@ -86,13 +86,9 @@ static struct lane_rail *choose_rail(struct rdma_lane *lane, uint64_t bytes) {
 
 /* --- pieces --- */
 
-static struct lane_piece *take_piece(struct rdma_lane *lane) {
-  struct list_node *node = list_take(&lane->free_pieces);
+static struct lane_piece *take_piece(struct list_node *free) {
+  struct list_node *node = list_take(free);
   return node != NULL ? container_of(node, struct lane_piece, of_rail) : NULL;
-}
-
-static void give_back(struct rdma_lane *lane, struct lane_piece *piece) {
-  list_prepend(&lane->free_pieces, &piece->of_rail);
 }
 
 static void out_of_place(struct rdma_lane *lane) {
@@ -110,7 +106,7 @@ static struct lane_piece *cut_piece(struct rdma_lane *lane, uint64_t bytes_max) 
                                        .bytes_max = bytes_max};
   struct list_node *node, *next;
   if (rules.local == NULL) return NULL;
-  struct lane_piece *piece = take_piece(lane);
+  struct lane_piece *piece = take_piece(&lane->free_pieces);
   if (piece == NULL) return NULL;
   list_for_each_safe (node, next, &lane->queue) {
     struct lane_read *entry = container_of(node, struct lane_read, node);
@@ -130,8 +126,14 @@ static struct lane_piece *cut_piece(struct rdma_lane *lane, uint64_t bytes_max) 
     }
     return piece;
   }
-  give_back(lane, piece);
+  list_prepend(&lane->free_pieces, &piece->of_rail);
   return NULL;
+}
+
+/* The most that the next piece may have. */
+static uint64_t next_bytes(const struct rdma_lane *lane) {
+  if (list_empty(&lane->retry)) return piece_bytes_max(lane);
+  return container_of(lane->retry.next, struct lane_piece, of_rail)->cut.length_bytes;
 }
 
 /* Pieces whose rail ended go first. The registration of the seed's memory may have moved in the map
@@ -181,10 +183,10 @@ static bool cut_fence(struct lane_rail *rail, struct lane_piece *fence) {
 }
 
 static bool add_fence(struct lane_rail *rail) {
-  struct lane_piece *fence = take_piece(rail->lane);
+  struct lane_piece *fence = take_piece(&rail->lane->free_fences);
   if (fence == NULL) return false;
   if (!cut_fence(rail, fence)) {
-    give_back(rail->lane, fence);
+    list_prepend(&rail->lane->free_fences, &fence->of_rail);
     return false;
   }
   rail->chain[rail->chain_count++] = fence;
@@ -248,8 +250,8 @@ static bool fits_window(const struct rdma_lane *lane, uint64_t bytes) {
 
 /* Gives pieces to rails until credits or work run out. */
 static void make_chains(struct rdma_lane *lane) {
-  while (has_work(lane) && fits_window(lane, piece_bytes_max(lane))) {
-    if (choose_rail(lane, piece_bytes_max(lane)) == NULL) return;
+  while (has_work(lane) && fits_window(lane, next_bytes(lane))) {
+    if (choose_rail(lane, next_bytes(lane)) == NULL) return;
     struct lane_piece *piece = next_piece(lane);
     if (piece == NULL || lane->state != LANE_READY) return;
     struct lane_rail *rail = choose_rail(lane, piece->cut.length_bytes);

@@ -53,7 +53,7 @@ static void begin_ending(struct rdma_rail *rail) {
 }
 
 static bool drained(const struct rdma_rail *rail) {
-  return rail->flushed == rail->posted;
+  return rail->flushed == rail->taken;
 }
 
 static void go_on_draining(struct rdma_rail *rail) {
@@ -130,7 +130,7 @@ static void fail_completion(struct rdma_rail *rail, const struct verbs_completio
 
 /* Completions come in the order of posting, so one that succeeded speaks for all before it. */
 static void take_completion(struct rdma_rail *rail, const struct verbs_completion *completion) {
-  bool known = completion->id >= rail->flushed && completion->id < rail->posted;
+  bool known = completion->id >= rail->flushed && completion->id < rail->taken;
   if (!known) {
     log_write(LOG_ERROR, "rdma", "completion %llu of %s came twice or out of order",
               (unsigned long long)completion->id, rail->options.device->info.name);
@@ -220,11 +220,11 @@ void rdma_rail_post(struct rdma_rail *rail, struct verbs_read *reads, uint32_t c
   reads[count - 1].signalled = true;
   int native = rail->verbs->link_post(rail->link, reads, count, &taken);
   rail->posted += count;
+  rail->taken += taken;
   if (native == 0) {
     reactor_defer(rail->reactor, &rail->later);
     return;
   }
-  /* Those that were not taken will not be flushed either. */
   fail_with(rail, SPROUT_DISCONNECTED, -native, NULL, "a read could not be posted to");
 }
 

@@ -75,6 +75,7 @@ struct rdma_rail {
   struct deferred later;
   struct sprout_error error;
   char peer_name[64];
+  uint64_t taken;   /* of `posted`, by the queue pair: no others will be flushed */
   uint64_t flushed; /* id behind the last completion of any kind */
   int native;       /* of the worker's call */
   bool established; /* said while the worker was still at it */

@@ -87,7 +87,7 @@ struct fake_counts fake_verbs_counts(void);
 uint64_t fake_verbs_calls(enum fake_call call);
 /* Of them, calls that may block and were made on the reactor's thread, of all kinds. */
 uint64_t fake_verbs_blocking_here(void);
-/* The test's own calls are not counted there. */
+/* The test's own calls are not counted there, and not held. */
 void fake_verbs_excuse(bool excused);
 
 /* The n-th call of this kind from now fails with this errno (positive). */
