@@ -79,7 +79,6 @@ struct destination {
   const struct destination_ops *ops;
   const struct destination_listener *listener;
   void *listener_context;
-  bool aliased; /* map hands out the same memory again and again to ordered sources */
   bool resumes; /* keeps verified chunks across failures (a directory) */
 };
 

@@ -351,13 +351,6 @@ void sources_handle_notes(struct fork_engine *engine) {
 
 static void connect_now(struct engine_source *source) {
   struct fork_engine *engine = source->engine;
-  struct sprout_error error;
-  if (engine->destination->aliased && !source->source->ordered) {
-    sprout_error_set(&error, SPROUT_UNSUPPORTED, 0, "Fork to a directory instead.",
-                     "this source lands bytes out of order, which this destination cannot take");
-    source_drop(source, ENGINE_DROP_FINAL, &error);
-    return;
-  }
   source->deadline_ns = engine_after(engine->now_ns, engine->options.connect_timeout_ns);
   source_set_state(source, ENGINE_SOURCE_CONNECTING);
   source->source->ops->connect(source->source);

@@ -46,8 +46,8 @@ struct source_range {
 /*
  * One read: the concatenation of `ranges` lands in `iov` (same total). Owned by the poster,
  * unchanged until done. Entries of iov may alias the same scratch memory when the destination keeps
- * nothing: a source that lands bytes out of order must refuse aliasing (see source.ordered); an
- * ordered one never fills an entry before `landed` was called for the bytes before it.
+ * nothing and the source is ordered (see source.ordered): such a one never fills an entry before
+ * `landed` was called for the bytes before it.
  */
 struct source_read {
   const struct source_range *ranges;
@@ -126,10 +126,10 @@ struct source {
   const struct source_listener *listener; /* set by the engine before connect */
   void *listener_context;                 /* likewise */
   char url[256];                          /* for people; no credentials */
-  const char *transport;                  /* "tcp", "file", "rdma": metric label */
-  bool last_resort;                       /* used only when no other source is usable */
-  bool ordered;     /* lands bytes strictly in order: aliased destinations are allowed; likewise */
-  bool has_digests; /* can be the authority (a plain directory cannot) */
+  const char *transport; /* "tcp", "file", "rdma": as it reads now; may change until ready */
+  bool last_resort;      /* used only when no other source is usable */
+  bool ordered;       /* lands bytes strictly in order; may change until ready, or with `granted` */
+  bool has_digests;   /* can be the authority (a plain directory cannot) */
   uint32_t fallbacks; /* times that it went on over a lesser transport */
   /* Objects of its manifest that it can serve, one bit each; NULL: all. From the manifest on. */
   const uint64_t *coverage;

@@ -166,7 +166,6 @@ enum sprout_status destination_null_create(struct reactor *reactor, uint64_t sta
   }
   destination_answers_init(&null->answers, &null->base, reactor);
   null->base.ops = &ops;
-  null->base.aliased = true;
   *destination_out = &null->base;
   return SPROUT_OK;
 }

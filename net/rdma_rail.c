@@ -93,7 +93,7 @@ static void timed_out(struct timer *timer) {
               (unsigned long long)rail->flushed, (unsigned long long)rail->posted);
     begin_ending(rail);
   } else {
-    fail_with(rail, SPROUT_TIMEOUT, 0, NULL, "no answer from");
+    fail_with(rail, SPROUT_DISCONNECTED, 0, NULL, "no answer in time from");
   }
 }
 

@@ -220,7 +220,7 @@ static bool destination_map(struct destination *base, struct destination_transfe
   transfer->iov_count = 0;
   for_each_chunk(destination, transfer, check_mapping);
   uint64_t piece_bytes = draw_piece(destination, transfer->length_bytes);
-  if (destination->plan.keeping == SIM_ALIASED) {
+  if (destination->plan.keeping == SIM_ALIASED && transfer->ordered) {
     add_pieces(transfer, scratch, transfer->length_bytes, piece_bytes, true);
   } else if (destination->plan.keeping == SIM_DIRECT) {
     map_direct(destination, transfer);
@@ -330,7 +330,7 @@ struct sim_destination *sim_destination_create(struct sim *sim,
   struct sim_destination *destination = calloc(1, sizeof(*destination));
   sim_require(sim, destination != NULL);
   *destination = (struct sim_destination){.sim = sim, .plan = *plan};
-  destination->destination = (struct destination){
-      .ops = &ops, .aliased = plan->keeping == SIM_ALIASED, .resumes = plan->keeping == SIM_STAGED};
+  destination->destination =
+      (struct destination){.ops = &ops, .resumes = plan->keeping == SIM_STAGED};
   return destination;
 }

@@ -132,6 +132,7 @@ static bool destination_map(struct destination *base, struct destination_transfe
     transfer->iov[transfer->iov_count++] =
         (struct iovec){.iov_base = destination->bytes[transfer->ranges[i].object],
                        .iov_len = transfer->ranges[i].length_bytes};
+  destination->ordered = transfer->ordered;
   destination->mapped++;
   destination->maps++;
   return true;

@@ -48,6 +48,7 @@ struct rig_destination {
   unsigned char bytes[RIG_CHUNKS][RIG_CHUNK_BYTES];
   struct destination_transfer *storing[RIG_READS];
   uint32_t storing_count, mapped, maps, stores, releases;
+  bool ordered; /* the last transfer was mapped for an ordered source */
 };
 
 struct rig {

@@ -683,7 +683,7 @@ static void test_no_answer_in_time(void **state) {
     go_to((enum moment)moment);
     for (int i = 0; i < 40; i++) tick_slowly();
     release_workers();
-    expect_end(SPROUT_TIMEOUT, "no answer from");
+    expect_end(SPROUT_DISCONNECTED, "no answer in time from");
     renew();
   }
 }
