@@ -116,7 +116,7 @@ static SPROUT_MUST_CHECK enum sprout_status listen_on_all(struct rdma_seed *rdma
 bool rdma_seed_endpoint(const struct rdma_seed_rail *rail, struct wire_endpoint *endpoint_out) {
   int numa = rail->device->info.numa_node;
   uint64_t gbits = rail->port.bits_per_second / BITS_PER_GBIT;
-  if (rail->listens == 0 || !rail->port_up || rail->device->failed) return false;
+  if (rail->listens == 0 || rail->device->failed) return false;
   *endpoint_out =
       (struct wire_endpoint){.port = rail->listens,
                              .rail = (uint32_t)(rail - rail->rdma->rails),

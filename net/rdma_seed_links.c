@@ -39,6 +39,13 @@ static void void_nonces(struct rdma_guest *guest) {
   explicit_bzero(guest->nonces, sizeof(guest->nonces));
 }
 
+/* With all ports down all are offered: they may be back before the guest connects. */
+static bool has_port_up(const struct rdma_seed *rdma) {
+  for (uint32_t i = 0; i < rdma->rail_count; i++)
+    if (rdma->rails[i].port_up && rdma->rails[i].listens != 0) return true;
+  return false;
+}
+
 uint32_t rdma_seed_invite(struct rdma_seed *rdma, struct rdma_guest *guest,
                           struct wire_endpoint endpoints_out[WIRE_ENDPOINTS_MAX]) {
   uint8_t nonces[RDMA_RAILS_MAX][RDMA_NONCE_BYTES];
@@ -46,8 +53,10 @@ uint32_t rdma_seed_invite(struct rdma_seed *rdma, struct rdma_guest *guest,
   void_nonces(guest);
   if (rdma->state != RDMA_SEED_OPEN) return 0;
   if (getrandom(nonces, sizeof(nonces), 0) != (ssize_t)sizeof(nonces)) return 0;
+  bool any_up = has_port_up(rdma);
   for (uint32_t i = 0; i < rdma->rail_count; i++) {
     struct wire_endpoint *endpoint = &endpoints_out[count];
+    if (any_up && !rdma->rails[i].port_up) continue;
     if (!rdma_seed_endpoint(&rdma->rails[i], endpoint)) continue;
     memcpy(guest->nonces[i].bytes, nonces[i], RDMA_NONCE_BYTES);
     memcpy(endpoint->nonce, nonces[i], RDMA_NONCE_BYTES);

@@ -91,7 +91,7 @@ struct rdma_seed {
 /* rdma_seed.c */
 /* Goes on with a withdrawal, when there is one. */
 void rdma_seed_step(struct rdma_seed *rdma);
-/* Where to connect, but for the nonce; false: nowhere. */
+/* Where to connect once the port is up, but for the nonce; false: nowhere. */
 bool rdma_seed_endpoint(const struct rdma_seed_rail *rail, struct wire_endpoint *endpoint_out);
 
 /* rdma_seed_links.c */

@@ -76,6 +76,19 @@ static void answer_opened(struct route_call *call, int status_code, struct seed_
 
 /* --- open --- */
 
+static enum sprout_status explain_transports(const struct sprout_seed *seed,
+                                             const struct wire_open *open,
+                                             struct sprout_error *error) {
+  if (!seed->settings.transports.tcp)
+    return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
+                            "Fork with --transport rdma or auto, on a machine that has RDMA.",
+                            "this seed's weights are read over RDMA only");
+  return sprout_error_set(error, SPROUT_UNSUPPORTED, 0, "Fork with --transport auto or tcp.",
+                          open->wants_rdma ? "the seed serves no weights over RDMA"
+                                           : "the seed has none of the transports that the fork "
+                                             "offers");
+}
+
 static enum sprout_status check_open(const struct sprout_seed *seed, const struct wire_open *open,
                                      struct sprout_error *error) {
   if (open->protocol_min > WIRE_PROTOCOL_MAX || open->protocol_max < WIRE_PROTOCOL_MIN)
@@ -89,10 +102,7 @@ static enum sprout_status check_open(const struct sprout_seed *seed, const struc
                             open->manifest_id);
   bool rdma = seed_rdma_is_open(seed);
   if (!(open->wants_tcp && seed->settings.transports.tcp) && !(open->wants_rdma && rdma))
-    return sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
-                            seed->settings.transports.tcp ? "Offer the transport tcp."
-                                                          : "Offer the transport rdma.",
-                            "the seed has none of the transports that the fork offers");
+    return explain_transports(seed, open, error);
   return SPROUT_OK;
 }
 

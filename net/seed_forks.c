@@ -16,6 +16,7 @@
 #define SEED_WINDOWS_TOTAL 16u
 #define WINDOW_LEAST_BYTES (2ull * SPROUT_CHUNK_BYTES)
 #define RATE_PERIOD_NS (SEED_NS_PER_S / 2)
+#define HEARTBEAT_LEAST_NS (SEED_NS_PER_S / 5)
 
 static void promote(struct sprout_seed *seed);
 
@@ -76,6 +77,19 @@ static void grant_http(const struct seed_fork *fork, struct source_grant *grant_
   grant_out->rate = running > 1 ? rate / running : rate;
 }
 
+/*
+ * How often the fork shall ask. What is read over HTTP is held here; one-sided reads learn of other
+ * readers by heartbeats alone, so these come soon after a change and less and less often then.
+ */
+static uint64_t heartbeat(const struct seed_fork *fork, const struct source_grant *grant) {
+  uint64_t most_ns = fork->seed->settings.lease_ns / SEED_HEARTBEATS_PER_LEASE;
+  uint64_t least_ns = most_ns < HEARTBEAT_LEAST_NS ? most_ns : HEARTBEAT_LEAST_NS;
+  if (!seed_rdma_is_reader(fork, reactor_now(fork->seed->reactor))) return most_ns;
+  bool changed = grant->window.bytes != fork->grant.window_bytes || grant->rate != fork->grant.rate;
+  if (changed || fork->heartbeat_ns == 0) return least_ns;
+  return 2 * fork->heartbeat_ns < most_ns ? 2 * fork->heartbeat_ns : most_ns;
+}
+
 static void grant(struct seed_fork *fork, struct source_grant *grant_out) {
   const struct sprout_seed *seed = fork->seed;
   *grant_out = (struct source_grant){.generation = seed->model->manifest->version.generation,
@@ -84,6 +98,7 @@ static void grant(struct seed_fork *fork, struct source_grant *grant_out) {
     seed_rdma_grant(fork, grant_out);
   else
     grant_http(fork, grant_out);
+  fork->heartbeat_ns = heartbeat(fork, grant_out);
   fork->window_bytes_before = fork->window_bytes;
   fork->window_bytes = grant_out->window.bytes;
   rdma_grant_given(&fork->grant, grant_out->window.bytes, grant_out->rate);
@@ -92,15 +107,14 @@ static void grant(struct seed_fork *fork, struct source_grant *grant_out) {
 void seed_fork_describe(struct seed_fork *fork, bool opening, struct wire_opened *opened_out) {
   struct sprout_seed *seed = fork->seed;
   const struct admission_fork *admission = fork->admission;
-  *opened_out =
-      (struct wire_opened){.queued = admission->state == ADMISSION_QUEUED,
-                           .position = admission_position(seed->admission, admission),
-                           .protocol = WIRE_PROTOCOL_MAX,
-                           .lease_ns = seed->settings.lease_ns,
-                           .heartbeat_ns = seed->settings.lease_ns / SEED_HEARTBEATS_PER_LEASE};
+  *opened_out = (struct wire_opened){.queued = admission->state == ADMISSION_QUEUED,
+                                     .position = admission_position(seed->admission, admission),
+                                     .protocol = WIRE_PROTOCOL_MAX,
+                                     .lease_ns = seed->settings.lease_ns};
   for (size_t i = 0; i < WIRE_ID_BYTES; i++) opened_out->fork_id[i] = admission->id[i];
   if (!opened_out->queued) seed_rdma_invite(fork, opening, opened_out);
   grant(fork, &opened_out->grant);
+  opened_out->heartbeat_ns = fork->heartbeat_ns;
 }
 
 void seed_forks_share_rate(struct sprout_seed *seed) {

@@ -415,14 +415,22 @@ static void windows_and_rates_are_divided(void **state) {
   assert_int_equal(first.grant.window.bytes, 8u << 20);
   assert_int_equal(first.grant.window.depth, RDMA_READ_DEPTH);
   assert_int_equal(first.grant.rate, 990000000);
+  /* Soon, then less and less often; soon again when something has changed. */
+  assert_int_equal(first.heartbeat_ns, 200000000);
+  assert_int_equal(beat(&first), 200);
+  assert_int_equal(first.heartbeat_ns, 400000000);
+  for (int i = 0; i < 4; i++) assert_int_equal(beat(&first), 200);
+  assert_int_equal(first.heartbeat_ns, 2000000000);
   open_connected(2, &second, &peers[1]);
   assert_int_equal(second.grant.window.bytes, 4u << 20);
   assert_int_equal(beat(&first), 200);
   assert_int_equal(first.grant.window.bytes, 4u << 20);
   assert_int_equal(first.grant.rate, 495000000);
+  assert_int_equal(first.heartbeat_ns, 200000000);
   assert_int_equal(open_with(3, true, false, &plain), 201);
   assert_true(plain.grant.window.bytes > (8u << 20));
   assert_int_equal(plain.grant.rate, 333333333);
+  assert_int_equal(plain.heartbeat_ns, 2000000000);
   assert_int_equal(beat(&second), 200);
   assert_int_equal(second.grant.rate, 333333333);
   expect_metric("rate_limit_bytes_per_second 1000000000");
