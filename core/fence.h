@@ -24,8 +24,9 @@
  * Ordering, reader: the word is read, and its value has arrived, before the first read of bytes is
  * posted; and it is read again by a read that is posted after the last read of bytes completed.
  * Equal and even: all those bytes are of one generation. Reads that are in flight together have no
- * order that could be relied on (the bus may answer them in any), so the completion in between is
- * what orders them.
+ * order that could be relied on: the bus may answer them in any, also when they are of one queue
+ * pair. So the completion in between is what orders them, or the queue pair's own fence, by which a
+ * read begins only when those before it have ended (after_all of struct verbs_read).
  *
  * Threads: begin and commit are called by one thread at a time; value by any.
  */

@@ -158,7 +158,8 @@ static void fill_request(const struct lane_rail *rail, struct lane_piece *piece,
   *request = (struct verbs_read){.remote_address = cut->remote_address,
                                  .remote_key = cut->remote->keys[rail->remote],
                                  .segment_count = cut->segment_count,
-                                 .segments = cut->segments};
+                                 .segments = cut->segments,
+                                 .after_all = piece->read == NULL}; /* see core/fence.h */
 }
 
 /* Where the fence lies here and there becomes a piece without a read. False: not readable yet. */

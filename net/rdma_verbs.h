@@ -108,6 +108,8 @@ struct verbs_read {
   uint32_t segment_count;
   const struct verbs_segment *segments;
   bool signalled; /* completes with an entry in the queue even when it succeeds */
+  bool after_all; /* begins only when all bytes of the reads before it on the link have arrived:
+                     reads that are under way together see memory in no certain order */
 };
 
 /* How a work request ended; the groups that matter to us. */

@@ -53,6 +53,7 @@ static void fill(struct ibv_send_wr *request, const struct verbs_read *read) {
   request->num_sge = (int)read->segment_count;
   request->opcode = IBV_WR_RDMA_READ;
   request->send_flags = read->signalled ? IBV_SEND_SIGNALED : 0;
+  if (read->after_all) request->send_flags |= IBV_SEND_FENCE;
   request->wr.rdma.remote_addr = read->remote_address;
   request->wr.rdma.rkey = read->remote_key;
 }
