@@ -8,11 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Events of the connection manager taken in one step: whoever floods the machine with requests to
+ * connect must not keep the reactor from everything else. */
+#define EVENTS_BATCH 64u
+
 struct rdma_host {
   struct reactor *reactor;
   const struct verbs *verbs;
   struct verbs_events *events;
   struct ring_op events_poll;
+  struct deferred later;    /* takes events of the connection manager */
   struct list_node devices; /* struct rdma_device */
   struct list_node watches;
   uint32_t polls; /* in flight */
@@ -21,7 +26,7 @@ struct rdma_host {
 
 /* --- polls --- */
 
-/* A multishot poll reports an edge once: whoever is called takes all there is. */
+/* A multishot poll reports an edge once: whoever is called takes all there is, or comes again. */
 
 static void start_poll(struct rdma_host *host, struct ring_op *op, int fd,
                        void (*done)(struct ring_op *op)) {
@@ -98,14 +103,21 @@ static void async_readable(struct ring_op *op) {
   renew_poll(host, op);
 }
 
-static void events_readable(struct ring_op *op) {
-  struct rdma_host *host = container_of(op, struct rdma_host, events_poll);
+static void take_events(struct deferred *deferred) {
+  struct rdma_host *host = container_of(deferred, struct rdma_host, later);
   struct verbs_event event;
-  if (!poll_fired(host, op, "the connection manager")) return;
-  while (host->verbs->events_next(host->events, &event) == 1) {
+  for (uint32_t i = 0; i < EVENTS_BATCH; i++) {
+    if (host->verbs->events_next(host->events, &event) != 1) return;
     struct rdma_link_owner *owner = event.context;
     if (owner != NULL) owner->event(owner, &event);
   }
+  reactor_defer(host->reactor, &host->later);
+}
+
+static void events_readable(struct ring_op *op) {
+  struct rdma_host *host = container_of(op, struct rdma_host, events_poll);
+  if (!poll_fired(host, op, "the connection manager")) return;
+  reactor_defer(host->reactor, &host->later); /* once, however often the poll fired */
   renew_poll(host, op);
 }
 
@@ -156,6 +168,7 @@ static SPROUT_MUST_CHECK enum sprout_status create_host(struct sprout_service *s
   host->verbs = verbs;
   list_init(&host->devices);
   list_init(&host->watches);
+  host->later.run = take_events;
   int native = verbs->events_open(&host->events);
   if (native != 0) {
     free(host);
@@ -218,6 +231,7 @@ void rdma_host_destroy(struct rdma_host *host) {
   if (host == NULL) return;
   assert(list_empty(&host->watches));
   host->stopping = true;
+  reactor_defer_cancel(host->reactor, &host->later);
   reactor_cancel(host->reactor, &host->events_poll);
   struct list_node *each, *next;
   list_for_each_safe (each, next, &host->devices) {

@@ -542,6 +542,33 @@ static void test_a_burst_of_events(void **state) {
   verbs->link_free(link);
 }
 
+/* Each event makes another one, as somebody does who connects again and again. */
+struct flood {
+  struct rdma_link_owner owner;
+  struct verbs_link *link;
+  uint32_t count, most;
+};
+
+static void on_flood(struct rdma_link_owner *owner, const struct verbs_event *event) {
+  struct flood *flood = container_of(owner, struct flood, owner);
+  if (event->kind != VERBS_EVENT_OTHER) return;
+  if (++flood->count < flood->most) fake_link_event(flood->link, VERBS_EVENT_OTHER, 0);
+}
+
+static void test_a_flood_does_not_keep_the_reactor(void **state) {
+  (void)state;
+  struct flood flood = {.owner = {.event = on_flood}, .most = 20000};
+  get_host("fake0");
+  assert_int_equal(verbs->link_open(rdma_host_events(bench.host), &flood.owner, &flood.link), 0);
+  fake_link_event(flood.link, VERBS_EVENT_OTHER, 0);
+  for (uint32_t before = 0; flood.count < flood.most; before = flood.count) {
+    reactor_tick(service_reactor(bench.service), TICK_NS);
+    assert_true(flood.count - before <= 1000);
+  }
+  verbs->link_end(flood.link);
+  verbs->link_free(flood.link);
+}
+
 #define WITH_BENCH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -559,6 +586,7 @@ int main(void) {
       WITH_BENCH(test_watches),
       WITH_BENCH(test_events_reach_their_owners),
       WITH_BENCH(test_a_burst_of_events),
+      WITH_BENCH(test_a_flood_does_not_keep_the_reactor),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
