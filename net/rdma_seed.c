@@ -136,19 +136,28 @@ static void port_changed(struct rdma_watch *watch, struct rdma_device *device, u
       rdma->rails[i].port_up = up;
 }
 
+/* The last rail over which guests could connect takes the publication with it. */
+static void look_at_rails(struct rdma_seed *rdma, const char *lost_device) {
+  struct sprout_error error;
+  if (rdma->state != RDMA_SEED_OPEN) return;
+  for (uint32_t i = 0; i < rdma->rail_count; i++)
+    if (rdma->rails[i].listens != 0 && !rdma->rails[i].device->failed) return;
+  (void)sprout_error_set(&error, SPROUT_UNSUPPORTED, 0, "Look at the kernel's log.",
+                         "the last RDMA device of the seed, %s, failed", lost_device);
+  fail(rdma, &error);
+}
+
 static void device_failed(struct rdma_watch *watch, struct rdma_device *device) {
   struct rdma_seed *rdma = container_of(watch, struct rdma_seed, watch);
-  bool left = false;
-  for (uint32_t i = 0; i < rdma->rail_count; i++) {
+  for (uint32_t i = 0; i < rdma->rail_count; i++)
     if (rdma->rails[i].device == device) end_listener(&rdma->rails[i]);
-    left = left || (!rdma->rails[i].device->failed && rdma->rails[i].listens != 0);
-  }
   rdma_seed_drop_links(rdma, device);
-  if (left || rdma->state != RDMA_SEED_OPEN) return;
-  struct sprout_error error;
-  (void)sprout_error_set(&error, SPROUT_UNSUPPORTED, 0, "Look at the kernel's log.",
-                         "the last RDMA device of the seed, %s, failed", device->info.name);
-  fail(rdma, &error);
+  look_at_rails(rdma, device->info.name);
+}
+
+void rdma_seed_lose_listener(struct rdma_seed_rail *rail) {
+  end_listener(rail);
+  look_at_rails(rail->rdma, rail->device->info.name);
 }
 
 /* --- memory --- */

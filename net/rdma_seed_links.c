@@ -328,7 +328,7 @@ static void request(struct rdma_seed_rail *rail, const struct verbs_event *event
 void rdma_seed_listener_event(struct rdma_link_owner *owner, const struct verbs_event *event) {
   struct rdma_seed_rail *rail = container_of(owner, struct rdma_seed_rail, owner);
   if (event->kind == VERBS_EVENT_REQUEST) request(rail, event);
-  if (event->kind == VERBS_EVENT_REMOVED)
-    log_write(LOG_WARNING, "rdma", "%s takes no RDMA connections any more",
-              rail->device->info.name);
+  if (event->kind != VERBS_EVENT_REMOVED) return;
+  log_write(LOG_WARNING, "rdma", "%s takes no RDMA connections any more", rail->device->info.name);
+  rdma_seed_lose_listener(rail);
 }

@@ -93,6 +93,8 @@ struct rdma_seed {
 void rdma_seed_step(struct rdma_seed *rdma);
 /* Where to connect once the port is up, but for the nonce; false: nowhere. */
 bool rdma_seed_endpoint(const struct rdma_seed_rail *rail, struct wire_endpoint *endpoint_out);
+/* The listener's device goes away: nobody connects over this rail any more. */
+void rdma_seed_lose_listener(struct rdma_seed_rail *rail);
 
 /* rdma_seed_links.c */
 /* Event of a listener. */

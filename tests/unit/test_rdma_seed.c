@@ -513,6 +513,31 @@ static void a_failed_device_takes_only_its_rail(void **state) {
   stop();
 }
 
+/* Only the listeners hear of it, as when the connection manager's device goes first. */
+static void a_listener_without_its_device_is_not_offered(void **state) {
+  (void)state;
+  struct rdma_guest guest;
+  struct wire_endpoint endpoints[WIRE_ENDPOINTS_MAX];
+  struct rdma_rail_view rail;
+  struct verbs_link *listener = NULL;
+  start_well(2);
+  rdma_guest_init(&guest);
+  assert_int_equal(fake_verbs_links(FAKE_LISTENING, 1, &listener, 1), 1);
+  fake_link_event(listener, VERBS_EVENT_REMOVED, 0);
+  TICK_UNTIL(fake_verbs_links(FAKE_LISTENING, 1, &listener, 1) == 0);
+  rdma_seed_rail(test.rdma, 1, &rail);
+  assert_int_equal(rail.listens, 0);
+  assert_false(test.failed);
+  assert_int_equal(invite(&guest, endpoints), 1);
+  assert_int_equal(endpoints[0].rail, 0);
+  rdma_guest_leave(test.rdma, &guest);
+  assert_int_equal(fake_verbs_links(FAKE_LISTENING, 0, &listener, 1), 1);
+  fake_link_event(listener, VERBS_EVENT_REMOVED, 0);
+  TICK_UNTIL(test.failed);
+  assert_int_equal(look().state, RDMA_SEED_CLOSED);
+  stop();
+}
+
 static void a_port_that_is_down_is_not_offered(void **state) {
   (void)state;
   struct rdma_guest guest;
@@ -652,6 +677,7 @@ int main(void) {
       cmocka_unit_test(the_depth_is_the_least_of_all),
       cmocka_unit_test(the_placement_grows),
       cmocka_unit_test(a_failed_device_takes_only_its_rail),
+      cmocka_unit_test(a_listener_without_its_device_is_not_offered),
       cmocka_unit_test(a_port_that_is_down_is_not_offered),
       cmocka_unit_test(whatever_fails_while_opening_is_told),
       cmocka_unit_test(a_rail_that_cannot_listen_is_left_out),
