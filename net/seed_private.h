@@ -118,6 +118,7 @@ struct sprout_seed {
   struct rdma_seed *rdma;
   bool rdma_started;
   bool rdma_settled; /* creation does not wait (any more) */
+  bool rdma_refused; /* it failed while creation waited, which takes it from here */
   bool rdma_closed;
   struct sprout_error rdma_error;        /* why it failed; SPROUT_OK: it has not */
   uint32_t rdma_forks;                   /* that have a connection */

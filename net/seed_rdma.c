@@ -47,10 +47,12 @@ static void publication_ready(void *context) {
 
 static void publication_failed(void *context, const struct sprout_error *error) {
   struct sprout_seed *seed = context;
-  bool early = !seed->rdma_settled;
   seed->rdma_error = *error;
-  settle(seed);
-  if (early) return; /* seed_rdma_open takes it from here */
+  if (!seed->rdma_settled) { /* seed_rdma_open takes it from here */
+    seed->rdma_refused = true;
+    settle(seed);
+    return;
+  }
   if (seed->settings.transports.tcp) {
     fall_back(seed, error);
     return;
@@ -142,8 +144,10 @@ static SPROUT_MUST_CHECK enum sprout_status publish(struct sprout_seed *seed, co
     return sprout_error_set(error, SPROUT_NO_MEMORY, 0, NULL, "no memory to publish over RDMA");
   service_call(seed->service, start, seed);
   service_wait(seed->service, &seed->rdma_settled);
-  if (seed->rdma_error.status != SPROUT_OK) *error = seed->rdma_error;
-  return seed->rdma_error.status;
+  /* One that fails later does so on the reactor's thread, perhaps just now. */
+  if (!seed->rdma_refused) return SPROUT_OK;
+  *error = seed->rdma_error;
+  return error->status;
 }
 
 enum sprout_status seed_rdma_open(struct sprout_seed *seed,
