@@ -118,8 +118,7 @@ int command_fork(const struct cli_call *call) {
   struct sprout_error error;
   char token_text[CLI_TOKEN_BYTES];
   const char *token;
-  /* The reporter tells about sources itself. */
-  cli_set_log(&values->globals, LOG_ERROR);
+  cli_set_log(&values->globals, LOG_WARNING);
   if (check(values, &error) != SPROUT_OK ||
       parts_parse_destination(call->arguments[call->argument_count - 1], &fork.directory, &error) !=
           SPROUT_OK ||

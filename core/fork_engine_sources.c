@@ -3,12 +3,13 @@
  * The life of each source, as the engine sees it.
  *
  * What ends a life, and what follows:
- *   stalled, timed out, protocol, denied, ...   dropped
- *   transport broke once it could be read       connected again, thrice without a whole read at
- * most transport broke before                      dropped stale, gone, another generation granted
- * connected again, max_restarts times at most busy at admission, bytes being changed      connected
- * again until wait_ns is over bytes or digests wrong                      dropped (judge) A read
- * refused "not now" pauses the source; a few pauses without any whole read end in a drop.
+ * - stalled, timed out, protocol, denied, ...: dropped;
+ * - the transport broke once it could be read: connected again, thrice without a whole read at
+ *   most, or longer, within stall_timeout, while the seed itself answers; before: dropped;
+ * - stale, gone, another generation granted: connected again, max_restarts times at most;
+ * - busy at admission, bytes being changed: connected again until wait_ns is over;
+ * - bytes or digests wrong: dropped (judge).
+ * A read refused "not now" pauses the source; a few pauses without any whole read end in a drop.
  */
 #include "core/fork_engine_internal.h"
 
@@ -201,6 +202,15 @@ static void ask_again(struct engine_source *source, const struct sprout_error *e
   reconnect(source, wait_ns, error);
 }
 
+/* A seed that gave its manifest in this life is there: only the way of its bytes is broken, perhaps
+ * for a moment. */
+static bool may_reconnect(const struct engine_source *source) {
+  const struct fork_engine *engine = source->engine;
+  uint64_t end_ns = engine_after(source->progress_ns, engine->options.stall_timeout_ns);
+  bool answers = source->state >= ENGINE_SOURCE_OPENING && engine->now_ns < end_ns;
+  return source->reconnects < ENGINE_RECONNECTS_MAX || answers;
+}
+
 void source_fail(struct engine_source *source, const struct sprout_error *error) {
   enum sprout_retry retry = sprout_status_info_of(error->status)->retry;
   bool was_good = source->received_bytes > 0 || source->state == ENGINE_SOURCE_READY;
@@ -208,7 +218,7 @@ void source_fail(struct engine_source *source, const struct sprout_error *error)
   if (source->state == ENGINE_SOURCE_CLOSING || source_is_lost(source)) return;
   if (retry == SPROUT_RETRY_RESTART) {
     renew(source, error);
-  } else if (broke && source->reconnects < ENGINE_RECONNECTS_MAX) {
+  } else if (broke && may_reconnect(source)) {
     uint32_t times = source->reconnects++;
     reconnect(source, wait_before(times), error);
   } else if (says_not_yet(error->status) && source->state < ENGINE_SOURCE_READY) {

@@ -37,6 +37,7 @@ struct resolved {
 struct fork_rdma {
   struct rdma_selection selection;
   struct sprout_error error; /* of the selection */
+  bool fell_back;            /* there are devices, but they cannot be used */
   struct rdma_host *host;
   struct rdma_device *devices[RDMA_RAILS_MAX];
   struct rdma_landing *landing;
@@ -170,7 +171,8 @@ static void end_early(struct sprout_fork *fork, const struct sprout_error *error
 
 static void dropped(void *context, const struct source *source, const struct sprout_error *error) {
   (void)context;
-  log_write(LOG_WARNING, "fork", "dropped %s: %s", source->url, error->message);
+  /* Progress and result tell it too. */
+  log_write(LOG_INFO, "fork", "dropped %s: %s", source->url, error->message);
 }
 
 static void differs(void *context, const char *file, uint64_t wrong_bytes, uint64_t missing_bytes) {
@@ -217,6 +219,7 @@ static SPROUT_MUST_CHECK enum sprout_status open_rdma(struct sprout_fork *fork,
 static bool begin_rdma(struct sprout_fork *fork, struct sprout_error *error) {
   if (!fork->transports.rdma || open_rdma(fork, error) == SPROUT_OK) return true;
   if (!fork->transports.automatic) return false;
+  fork->rdma.fell_back = error->native != ENODEV;
   log_write(error->native == ENODEV ? LOG_INFO : LOG_WARNING, "fork",
             "weights are read over TCP: %s - %s", error->message, error->hint);
   error->status = SPROUT_OK;
@@ -282,6 +285,7 @@ static SPROUT_MUST_CHECK enum sprout_status add_address(struct sprout_fork *fork
       .connections = options->connections,
       .control_timeout_ns = CONNECT_TIMEOUT_NS,
       .without_tcp = !fork->transports.tcp,
+      .fallbacks = fork->rdma.fell_back,
       .rdma = fork->rdma.landing ? &lane : NULL};
   struct source *source;
   enum sprout_status status = remote_source_create(fork->reactor, &source_options, &source);

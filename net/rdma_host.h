@@ -38,7 +38,8 @@ struct rdma_selection {
 /*
  * Loads the module and picks devices. SPROUT_UNSUPPORTED: no module, no device, none with an active
  * port and an address, or may not be opened; SPROUT_INVALID: a named device is not there. One clear
- * sentence and the remedy. Blocks; any thread.
+ * sentence and the remedy; error->native is ENODEV when the machine has no device at all. Blocks;
+ * any thread.
  */
 SPROUT_MUST_CHECK enum sprout_status rdma_select(const struct rdma_wish *wish,
                                                  struct rdma_selection *selection_out,

@@ -17,6 +17,7 @@
 static void rail_connected(struct rdma_rail *rail);
 static void rail_completed(struct rdma_rail *rail, uint32_t count);
 static void rail_ended(struct rdma_rail *rail, const struct sprout_error *error);
+static bool connect_rail(struct rdma_lane *lane, uint32_t index);
 
 static const struct rdma_rail_listener rail_listener = {
     .connected = rail_connected, .completed = rail_completed, .ended = rail_ended};
@@ -57,6 +58,7 @@ static void clear_life(struct rdma_lane *lane) {
     assert(list_empty(&lane->rails[i].posted) && list_empty(&lane->rails[i].unfenced));
     rdma_rail_destroy(&lane->rails[i].rail);
     lane->rails[i].used = false;
+    lane->rails[i].attempts = 0;
   }
   lane_return_reads(lane);
   rdma_map_clear(&lane->map);
@@ -160,6 +162,7 @@ void rdma_lane_placement_later(struct lane *base) {
 
 static void rail_connected(struct rdma_rail *rail) {
   struct rdma_lane *lane = entry_of(rail)->lane;
+  entry_of(rail)->connected = true;
   if (lane->map.objects == NULL) ask_placement(lane);
   become_ready(lane);
   lane_pump(lane);
@@ -171,6 +174,12 @@ static void rail_completed(struct rdma_rail *rail, uint32_t count) {
   lane_pump(entry->lane);
 }
 
+/* The endpoint was not reached, so its nonce is still good; another device may lead there. */
+static bool may_try_another(const struct lane_rail *entry, const struct sprout_error *error) {
+  return !entry->connected && error->status == SPROUT_DISCONNECTED &&
+         entry->attempts < entry->lane->options.selection->count;
+}
+
 static void rail_ended(struct rdma_rail *rail, const struct sprout_error *error) {
   struct lane_rail *entry = entry_of(rail);
   struct rdma_lane *lane = entry->lane;
@@ -180,6 +189,7 @@ static void rail_ended(struct rdma_rail *rail, const struct sprout_error *error)
     go_on_ending(lane);
     return;
   }
+  if (may_try_another(entry, error) && connect_rail(lane, (uint32_t)(entry - lane->rails))) return;
   if (lane->rail_error.status == SPROUT_OK) lane->rail_error = *error;
   if (lane->open_rails == 0) {
     lane_fail(lane, &lane->rail_error);
@@ -204,25 +214,65 @@ static bool parse_peer(const struct wire_endpoint *endpoint, struct sockaddr_sto
   return true;
 }
 
-/* Each endpoint is good for one connection; own devices take turns. */
+/* Bits in which two addresses of one family agree from the left. */
+static uint32_t common_bits(const struct sockaddr_storage *a, const struct sockaddr_storage *b) {
+  const unsigned char *x, *y;
+  uint32_t bytes = 4, bits = 0;
+  if (a->ss_family != b->ss_family) return 0;
+  if (a->ss_family == AF_INET6) {
+    x = ((const struct sockaddr_in6 *)a)->sin6_addr.s6_addr;
+    y = ((const struct sockaddr_in6 *)b)->sin6_addr.s6_addr;
+    bytes = 16;
+  } else {
+    x = (const unsigned char *)&((const struct sockaddr_in *)a)->sin_addr;
+    y = (const unsigned char *)&((const struct sockaddr_in *)b)->sin_addr;
+  }
+  while (bits < 8 * bytes && ((x[bits / 8] ^ y[bits / 8]) & (0x80u >> bits % 8)) == 0) bits++;
+  return bits;
+}
+
+/* As many devices as endpoints are paired in their order, which the user may choose; else an
+ * endpoint is first tried from the device whose address is the most alike. */
+static uint32_t first_local(const struct rdma_lane *lane, uint32_t index,
+                            const struct sockaddr_storage *peer) {
+  const struct rdma_selection *selection = lane->options.selection;
+  /* By rail, not by place: rails whose port is down are left out of the list. */
+  uint32_t best = lane->endpoints[index].rail % selection->count, best_bits = 0;
+  if (selection->count == lane->endpoint_count) return best;
+  for (uint32_t i = 0; i < selection->count; i++) {
+    uint32_t local = (lane->endpoints[index].rail + i) % selection->count;
+    uint32_t bits = common_bits(&selection->rails[local].port.address, peer);
+    if (bits > best_bits) {
+      best = local;
+      best_bits = bits;
+    }
+  }
+  return best;
+}
+
+/* Each endpoint is good for one connection. Called again, the next own device is tried. */
 static bool connect_rail(struct rdma_lane *lane, uint32_t index) {
   const struct wire_endpoint *endpoint = &lane->endpoints[index];
   const struct rdma_selection *selection = lane->options.selection;
   struct lane_rail *entry = &lane->rails[index];
-  uint32_t local = index % selection->count;
+  struct sockaddr_storage peer;
+  if (!parse_peer(endpoint, &peer)) return false;
+  uint32_t local = (first_local(lane, index, &peer) + entry->attempts++) % selection->count;
   struct rdma_rail_options options = {.host = lane->options.host,
                                       .device = lane->options.devices[local],
                                       .local = selection->rails[local].port.address,
                                       .domain = rdma_landing_domain(lane->options.landing, local),
+                                      .peer = peer,
                                       .requests = LANE_REQUESTS,
                                       .connect_timeout_ns = lane->options.connect_timeout_ns,
                                       .retries = lane->options.retries,
                                       .ack_timeout = lane->options.ack_timeout};
-  if (options.device->failed || !parse_peer(endpoint, &options.peer)) return false;
+  if (options.device->failed) return false;
   memcpy(options.nonce, endpoint->nonce, sizeof(options.nonce));
   entry->remote = endpoint->rail;
   entry->local = local;
   entry->used = true;
+  entry->connected = false;
   entry->outstanding_bytes = 0;
   entry->bytes_per_ns = (double)selection->rails[local].port.bits_per_second / 8e9;
   entry->rail = (struct rdma_rail){.listener = &rail_listener, .context = lane};

@@ -58,6 +58,8 @@ struct lane_rail {
   struct rdma_lane *lane;
   uint32_t remote;         /* index into a slice's keys */
   uint32_t local;          /* index into the landing's memories */
+  uint32_t attempts;       /* own devices that were tried */
+  bool connected;          /* in this life */
   bool used;               /* connected, or about to be, in this life */
   struct list_node posted; /* struct lane_piece, oldest first */
   struct list_node unfenced;

@@ -6,8 +6,10 @@
 #include "net/rdma_module.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PORTS_MAX 64u
 
@@ -72,25 +74,29 @@ static SPROUT_MUST_CHECK enum sprout_status parse_entry(const char *text, size_t
 struct search {
   const struct verbs *verbs;
   int32_t gid_index;
-  const char *reason; /* why the last port that was looked at is not usable */
+  char reason[64]; /* why the last port that was looked at is not usable */
 };
+
+/* False, for the caller to return. */
+SPROUT_PRINTF(2, 3) static bool miss(struct search *search, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  (void)vsnprintf(search->reason, sizeof(search->reason), format, arguments);
+  va_end(arguments);
+  return false;
+}
 
 static bool usable(struct search *search, const struct verbs_device_info *device, uint32_t number,
                    struct rdma_choice *choice_out) {
   struct verbs_port port;
   if (search->verbs->port(device->device, number, search->gid_index, &port) != 0) {
-    search->reason =
-        search->gid_index >= 0 ? "has no such port or GID index" : "cannot be asked about its port";
-    return false;
+    if (search->gid_index >= 0)
+      return miss(search, "port %u has no GID index %d", number, search->gid_index);
+    return miss(search, "cannot be asked about port %u", number);
   }
-  if (!port.active) {
-    search->reason = "has no active port";
-    return false;
-  }
-  if (port.address.ss_family == AF_UNSPEC) {
-    search->reason = "has no IP address, by which RDMA connections are made";
-    return false;
-  }
+  if (!port.active) return miss(search, "port %u is not active", number);
+  if (port.address.ss_family == AF_UNSPEC)
+    return miss(search, "port %u has no IP address to connect by", number);
   *choice_out = (struct rdma_choice){.device = *device, .port = port};
   return true;
 }
@@ -151,7 +157,7 @@ add_named(struct search *search, const char *list, const struct verbs_device_inf
       return sprout_error_set(error, SPROUT_INVALID, 0, NULL, "more than %u RDMA devices are named",
                               RDMA_RAILS_MAX);
     if (!usable_port(search, device, entry.port, &selection->rails[selection->count]))
-      return sprout_error_set(error, SPROUT_UNSUPPORTED, 0, hint_port, "RDMA device %s %s",
+      return sprout_error_set(error, SPROUT_UNSUPPORTED, 0, hint_port, "RDMA device %s: %s",
                               entry.name, search->reason);
     selection->count++;
     at = comma != NULL ? comma + 1 : NULL;
@@ -165,7 +171,11 @@ enum sprout_status rdma_select(const struct rdma_wish *wish, struct rdma_selecti
   struct rdma_selection selection = {.count = 0};
   uint32_t count = 0;
   enum sprout_status status = rdma_module_load(&selection.verbs, error);
-  if (status != SPROUT_OK) return status;
+  if (status != SPROUT_OK) {
+    /* What the module would look at: without it the missing module is no loss. */
+    if (access("/sys/class/infiniband", F_OK) != 0) error->native = ENODEV;
+    return status;
+  }
   int native = selection.verbs->devices(devices, VERBS_DEVICES_MAX, &count);
   if (native != 0 || count == 0) return explain_devices(native, error);
   if (count > VERBS_DEVICES_MAX) count = VERBS_DEVICES_MAX; /* it says how many there are */
@@ -175,7 +185,7 @@ enum sprout_status rdma_select(const struct rdma_wish *wish, struct rdma_selecti
     add_all(&search, devices, count, &selection);
     if (selection.count == 0)
       return sprout_error_set(error, SPROUT_UNSUPPORTED, 0, hint_port,
-                              "none of %u RDMA devices can be used: the last one, %s, %s", count,
+                              "none of %u RDMA devices can be used; the last one, %s: %s", count,
                               devices[count - 1].name, search.reason);
   } else {
     status = add_named(&search, wish->devices, devices, count, &selection, error);

@@ -49,7 +49,35 @@ void remote_source_fail(struct remote_source *source, const struct sprout_error 
   close_control(source, error->status);
 }
 
+/* The seed is still there to be told: its fork would else stay until the lease is over. */
+void remote_source_fail_lane(struct remote_source *source, const struct sprout_error *error) {
+  if (source->state >= REMOTE_FAILING) return;
+  source->error = *error;
+  source->state = REMOTE_FAILING;
+  source->result = error->status;
+  snprintf(source->reason, sizeof source->reason, "%s", error->message);
+  remote_control_stop_timers(source);
+  remote_lanes_stop(source, error->status);
+  source->parting = source->admitted && remote_control_part(source);
+  if (!source->parting) {
+    close_control(source, error->status);
+    return;
+  }
+  source->open_parts++;
+  reactor_timer_start(source->reactor, &source->part_timer,
+                      reactor_now(source->reactor) + PART_TIMEOUT_NS);
+}
+
+static void parted_in_failure(struct remote_source *source) {
+  if (!source->parting) return;
+  source->parting = source->admitted = false;
+  reactor_timer_stop(source->reactor, &source->part_timer);
+  close_control(source, source->error.status);
+  remote_source_part_ended(source);
+}
+
 void remote_source_parted(struct remote_source *source) {
+  parted_in_failure(source);
   if (source->state != REMOTE_PARTING) return;
   source->state = REMOTE_CLOSING;
   source->admitted = false;
@@ -69,6 +97,7 @@ static void source_close(struct source *base, enum sprout_status result, const c
   remote_control_stop_timers(source);
   if (before == REMOTE_FAILING || before == REMOTE_FAILED) {
     source->state = REMOTE_CLOSING;
+    parted_in_failure(source); /* it is waited for no longer */
     source->admitted = false;
     source->give_back = SPROUT_CANCELLED;
     reactor_defer(source->reactor, &source->tell); /* nothing, or soon nothing, is open any more */
@@ -150,8 +179,11 @@ enum sprout_status remote_source_create(struct reactor *reactor,
                                         struct source **source_out) {
   struct remote_source *source = calloc(1, sizeof *source);
   if (!source) return SPROUT_NO_MEMORY;
-  source->base =
-      (struct source){.ops = &ops, .transport = "tcp", .ordered = true, .has_digests = true};
+  source->base = (struct source){.ops = &ops,
+                                 .transport = "tcp",
+                                 .ordered = true,
+                                 .has_digests = true,
+                                 .fallbacks = options->fallbacks};
   source->reactor = reactor;
   snprintf(source->base.url, sizeof source->base.url, "%s", options->url);
   snprintf(source->host, sizeof source->host, "%s", options->host);

@@ -54,6 +54,7 @@ struct remote_source {
   char model[256], rank[256];
   uint64_t control_timeout_ns;
   struct http_client *control, *beat;
+  bool parting;        /* failing, and waits for the answer to DELETE for a moment */
   uint32_t open_parts; /* clients and lanes that are being ended */
 
   struct remote_control manifest_call, open_call, beat_call, close_call, placement_call,
@@ -79,6 +80,7 @@ struct remote_source {
   struct lane *lane;       /* the one that carries reads in this life; NULL: none yet */
   bool tcp_started, rdma_started;
   bool tcp_stopping, rdma_stopping;
+  bool proven;               /* RDMA was ready in some life */
   uint32_t strikes;          /* RDMA failed while it read, in a row */
   struct list_node unposted; /* struct source_read that come back without having been sent */
   enum sprout_status give_back;
@@ -97,6 +99,8 @@ static inline struct remote_source *remote_of(struct source *source) {
 /* --- remote_source.c --- */
 /* Ends the source with *error (once; later ones are ignored); `failed` follows. */
 void remote_source_fail(struct remote_source *source, const struct sprout_error *error);
+/* The same for a lane's error, while the seed answers: it is told that its fork ends. */
+void remote_source_fail_lane(struct remote_source *source, const struct sprout_error *error);
 void remote_source_parted(struct remote_source *source);
 /* One of open_parts has ended. */
 void remote_source_part_ended(struct remote_source *source);

@@ -65,23 +65,42 @@ static void note_fallback(struct remote_source *source, const struct sprout_erro
             error->message, error->hint[0] != '\0' ? " - " : "", error->hint);
 }
 
-void remote_lanes_start(struct remote_source *source, const struct wire_opened *opened) {
-  struct sprout_error error;
-  source->state = REMOTE_CONNECTING;
-  if (remote_lanes_want_rdma(source) && opened->endpoint_count > 0) {
-    start_lane(source, source->rdma, opened);
-  } else if (source->tcp != NULL) {
-    if (source->rdma != NULL)
-      log_write(LOG_INFO, "fork", "%s is read over TCP: %s", source->base.url,
-                opened->endpoint_count == 0 ? "the seed offers no RDMA" : "RDMA has failed twice");
-    start_lane(source, source->tcp, opened);
-  } else {
-    (void)sprout_error_set(&error, SPROUT_UNSUPPORTED, 0,
+/* A seed that has read over RDMA before is one whose link is down, not one without RDMA. */
+static void explain_no_endpoint(const struct remote_source *source, struct sprout_error *error) {
+  if (source->proven)
+    (void)sprout_error_set(error, SPROUT_DISCONNECTED, 0,
+                           "Look at the link (rdma link), or fork with --transport auto.",
+                           "the seed has no RDMA endpoint any more: its link is down");
+  else
+    (void)sprout_error_set(error, SPROUT_UNSUPPORTED, 0,
                            "Start the seed with --transport rdma,tcp on a machine with an RDMA "
                            "device, or fork with --transport auto.",
                            "the seed offers no RDMA endpoint");
+}
+
+/* RDMA is wanted, and cannot be had in this life. */
+static void start_without_rdma(struct remote_source *source, const struct wire_opened *opened) {
+  struct sprout_error error;
+  explain_no_endpoint(source, &error);
+  if (opened->endpoint_count > 0)
+    (void)sprout_error_set(&error, SPROUT_DISCONNECTED, 0, NULL, "reading over RDMA failed twice");
+  if (source->tcp == NULL) {
     remote_source_fail(source, &error);
+    return;
   }
+  /* Not having it is no fall: the seed says so in its own log. */
+  if (source->proven) note_fallback(source, &error);
+  start_lane(source, source->tcp, opened);
+}
+
+void remote_lanes_start(struct remote_source *source, const struct wire_opened *opened) {
+  source->state = REMOTE_CONNECTING;
+  if (remote_lanes_want_rdma(source) && opened->endpoint_count > 0)
+    start_lane(source, source->rdma, opened);
+  else if (source->rdma != NULL)
+    start_without_rdma(source, opened);
+  else
+    start_lane(source, source->tcp, opened);
 }
 
 static struct remote_source *source_of(struct lane *lane) {
@@ -92,6 +111,7 @@ static void lane_ready(struct lane *lane) {
   struct remote_source *source = source_of(lane);
   if (source->lane != lane || source->state != REMOTE_CONNECTING) return;
   source->state = REMOTE_READY;
+  if (lane == source->rdma) source->proven = true;
   struct source_grant grant = remote_lanes_engine_grant(source);
   source->base.listener->ready(&source->base, &grant);
 }
@@ -139,7 +159,7 @@ static void lane_failed(struct lane *lane, const struct sprout_error *error) {
   }
   if (lane == source->rdma && source->state == REMOTE_READY)
     source->strikes = lane->landed_bytes >= SPROUT_CHUNK_BYTES ? 1 : source->strikes + 1;
-  remote_source_fail(source, error);
+  remote_source_fail_lane(source, error);
 }
 
 /* --- ending --- */

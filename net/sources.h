@@ -25,6 +25,7 @@ struct remote_source_options {
   uint64_t control_timeout_ns; /* for one control request: 10 s */
   uint64_t total_bytes;        /* 0 */
   bool without_tcp;            /* reads must not go over TCP (control does) */
+  uint32_t fallbacks;          /* that happened already: RDMA was wanted and is not to be had */
   /* RDMA is tried first; NULL: not wanted. want_placement is the source's. Copied. */
   const struct rdma_lane_options *rdma;
 };
