@@ -174,7 +174,7 @@ static void test_machines_that_cannot(void **state) {
     expect_refusal("auto", -1, SPROUT_UNSUPPORTED, cases[i].message, cases[i].hint);
   }
   fake_verbs_fail(FAKE_PORT, 1, EIO);
-  expect_refusal("auto", -1, SPROUT_UNSUPPORTED, "cannot be asked about its port", "");
+  expect_refusal("auto", -1, SPROUT_UNSUPPORTED, "cannot be asked about port 1", "");
   stop();
 }
 
