@@ -236,12 +236,19 @@ static bool has_work(const struct rdma_lane *lane) {
   return !list_empty(&lane->retry) || !list_empty(&lane->queue);
 }
 
-/* Room for a chain that is worth a doorbell and a wake-up, or nothing in flight that would make
- * some. */
+static bool any_idle(const struct rdma_lane *lane) {
+  for (uint32_t i = 0; i < lane->rail_count; i++)
+    if (lane->rails[i].rail.state == RDMA_RAIL_READY && lane->rails[i].outstanding_bytes == 0)
+      return true;
+  return false;
+}
+
+/* Room for a chain that is worth a doorbell and a wake-up; or a rail with nothing in flight, which
+ * must not wait for what others have: they may hang. */
 static bool worth_a_pass(const struct rdma_lane *lane) {
   uint64_t room =
       lane->inflight_bytes < lane->window.bytes ? lane->window.bytes - lane->inflight_bytes : 0;
-  return lane->inflight_bytes == 0 || room >= lane->window.bytes / LANE_CHAINS;
+  return room >= lane->window.bytes / LANE_CHAINS || any_idle(lane);
 }
 
 static bool fits_window(const struct rdma_lane *lane, uint64_t bytes) {

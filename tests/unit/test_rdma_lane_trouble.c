@@ -132,6 +132,37 @@ static void test_a_rail_hangs_and_is_lost_late(void **state) {
   unmake();
 }
 
+/* Which share of the window each has, whatever the clock says. */
+static void set_rates(double first, double second) {
+  rdma_lane_of(bench.lane)->rails[0].bytes_per_ns = first;
+  rdma_lane_of(bench.lane)->rails[1].bytes_per_ns = second;
+}
+
+/* The rail that hangs had most of the window: what is left of it is the other one's, all the time.
+ */
+static void test_the_faster_rail_hangs(void **state) {
+  (void)state;
+  make(&(struct wishes){.rails = 2, .unfenced = true});
+  fake_verbs_manual(true);
+  start();
+  run_until(&bench.ready, 1);
+  run_until_rails(2);
+  set_rates(3, 1);
+  post_all(8); /* a piece each */
+  run_until_posted();
+  fake_link_mute(link_of(0), true);
+  for (int i = 0; i < TICKS_MAX && bench.done_count < 5; i++) {
+    set_rates(3, 1);
+    fake_device_step(1, 1);
+    tick_for(TICK_NS / 16);
+  }
+  assert_int_equal(fake_device_view(0).requests, 3);
+  assert_int_equal(bench.done_count, 5);
+  fake_link_mute(link_of(0), false);
+  step_until_done(2);
+  unmake();
+}
+
 static void test_rails_that_never_connect(void **state) {
   (void)state;
   make(&(struct wishes){.rails = 2});
@@ -378,6 +409,7 @@ int main(void) {
       cmocka_unit_test(test_all_rails_are_lost),
       cmocka_unit_test(test_late_bytes_of_a_lost_rail),
       cmocka_unit_test(test_a_rail_hangs_and_is_lost_late),
+      cmocka_unit_test(test_the_faster_rail_hangs),
       cmocka_unit_test(test_rails_that_never_connect),
       cmocka_unit_test(test_endpoints_that_are_none),
       cmocka_unit_test(test_rails_with_different_scatter_lists),
