@@ -125,13 +125,23 @@ static void pause_placement(struct rdma_lane *lane) {
                       reactor_now(lane->reactor) + PLACEMENT_PAUSE_NS);
 }
 
+/* Bytes that never change have no fence that would tell later. */
+static SPROUT_MUST_CHECK enum sprout_status
+check_generation(const struct rdma_lane *lane, uint64_t generation, struct sprout_error *error) {
+  if (generation == lane->generation) return SPROUT_OK;
+  return sprout_error_set(error, SPROUT_STALE, 0, NULL,
+                          "its placement is of generation %llu, not %llu",
+                          (unsigned long long)generation, (unsigned long long)lane->generation);
+}
+
 void rdma_lane_placement(struct lane *base, struct wire_placement *placement) {
   struct rdma_lane *lane = rdma_lane_of(base);
   struct sprout_error error;
   lane->asking = false;
   if (lane->state != LANE_CONNECTING && lane->state != LANE_READY) return;
   bool grew = placement->slice_count > 0;
-  enum sprout_status status = rdma_map_add(&lane->map, lane->object_count, placement, &error);
+  enum sprout_status status = check_generation(lane, placement->generation, &error);
+  if (status == SPROUT_OK) status = rdma_map_add(&lane->map, lane->object_count, placement, &error);
   for (uint32_t i = 0; i < lane->rail_count && status == SPROUT_OK; i++)
     if (lane->rails[i].used && lane->rails[i].remote >= lane->map.rail_count)
       status = sprout_error_set(&error, SPROUT_PROTOCOL, 0, NULL,

@@ -57,6 +57,14 @@ static bool overlaps(const struct wire_slice *slices, uint32_t count) {
   return false;
 }
 
+/* It can be read, now or later. */
+static bool has_fence(const struct rdma_map *map) {
+  if (map->fence_address == 0) return true;
+  const struct wire_slice *slice = rdma_map_find(map, map->fence_address);
+  if (slice == NULL) return !map->whole;
+  return slice->length_bytes - (map->fence_address - slice->address) >= sizeof(uint64_t);
+}
+
 enum sprout_status rdma_map_add(struct rdma_map *map, uint32_t object_count,
                                 struct wire_placement *placement, struct sprout_error *error) {
   enum sprout_status status = check(map, object_count, placement, error);
@@ -80,7 +88,8 @@ enum sprout_status rdma_map_add(struct rdma_map *map, uint32_t object_count,
   map->fence_address = placement->fence_address;
   map->next = placement->next;
   map->whole = placement->whole;
-  return overlaps(map->slices, map->slice_count) ? refuse(error, "slices overlap") : SPROUT_OK;
+  if (overlaps(map->slices, map->slice_count)) return refuse(error, "slices overlap");
+  return has_fence(map) ? SPROUT_OK : refuse(error, "its fence is in none of its slices");
 }
 
 const struct wire_slice *rdma_map_find(const struct rdma_map *map, uint64_t address) {

@@ -23,8 +23,8 @@ struct rdma_map {
 /*
  * Takes over what is new in *placement (whose arrays it may take; destroy the message all the
  * same). The first one must have the objects, `object_count` of them. SPROUT_PROTOCOL: wrong number
- * of objects or rails, overlapping slices, another fence than before. SPROUT_STALE: of another
- * generation than before.
+ * of objects or rails, overlapping slices, another fence than before or one that cannot be read.
+ * SPROUT_STALE: of another generation than before.
  */
 SPROUT_MUST_CHECK enum sprout_status rdma_map_add(struct rdma_map *map, uint32_t object_count,
                                                   struct wire_placement *placement,

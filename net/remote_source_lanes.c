@@ -124,7 +124,7 @@ static bool may_fall_back(const struct remote_source *source, const struct lane 
                           const struct sprout_error *error) {
   bool again = sprout_status_info_of(error->status)->retry == SPROUT_RETRY_RESTART;
   return lane == source->rdma && source->tcp != NULL && lane->landed_bytes == 0 &&
-         !(again && source->state == REMOTE_READY);
+         error->status != SPROUT_STALE && !(again && source->state == REMOTE_READY);
 }
 
 static void hand_over(struct remote_source *source, struct lane *from) {

@@ -51,12 +51,12 @@ static enum sprout_status add(struct rdma_map *map, struct wire_placement *place
 
 static void test_map_grows(void **state) {
   (void)state;
-  static const struct slice first[] = {{8000, 100}, {1000, 100}};
+  static const struct slice first[] = {{8000, 100}, {1000, 100}, {4096, 8}};
   static const struct slice second[] = {{1100, 50}, {0, 10}};
   struct rdma_map map = {0};
-  struct wire_placement placement = placement_of(first, 2, true);
+  struct wire_placement placement = placement_of(first, 3, true);
   assert_int_equal(add(&map, &placement), SPROUT_OK);
-  assert_int_equal(map.next, 2);
+  assert_int_equal(map.next, 3);
   assert_null(rdma_map_find(&map, 999));
   assert_int_equal(rdma_map_find(&map, 1000)->keys[0], 2);
   assert_int_equal(rdma_map_find(&map, 1099)->keys[1], 102);
@@ -66,7 +66,7 @@ static void test_map_grows(void **state) {
   placement.whole = true;
   assert_int_equal(add(&map, &placement), SPROUT_OK);
   assert_true(map.whole);
-  assert_int_equal(map.slice_count, 4);
+  assert_int_equal(map.slice_count, 5);
   assert_int_equal(rdma_map_find(&map, 1100)->keys[0], 1);
   assert_int_equal(rdma_map_find(&map, 0)->keys[0], 2);
   assert_int_equal(map.objects[2], THERE + 2000);
@@ -254,6 +254,7 @@ static void make_map(struct rdma_map *map) {
   }
   struct wire_placement placement = placement_of(slices, SLICES_MAX, true);
   placement.whole = true;
+  placement.fence_address = 0;
   if (random_below(2) == 0) placement.objects[1] += 57; /* not neighbours */
   assert_int_equal(add(map, &placement), SPROUT_OK);
 }

@@ -349,13 +349,15 @@ static void spoil(struct wire_placement *placement, int how) {
   case 4: placement->slices[0].length_bytes = 0; break;
   case 5: placement->slices[0].length_bytes = UINT64_MAX; break;
   case 6: placement->fence_address++; break;
+  case 7: placement->slice_count--; break; /* the fence's */
+  case 8: placement->slices[1].length_bytes = 4; break;
   default: placement->objects[3] = 12345; /* nowhere */
   }
 }
 
 static void test_placements_that_cannot_be(void **state) {
   (void)state;
-  for (int how = 0; how < 8; how++) {
+  for (int how = 0; how < 10; how++) {
     struct wire_placement placement;
     make(&(struct wishes){.rails = 2, .answer_later = true});
     start();
@@ -366,6 +368,22 @@ static void test_placements_that_cannot_be(void **state) {
     wire_placement_destroy(&placement);
     post_all(8);
     expect_failure(SPROUT_PROTOCOL, "placement");
+  }
+}
+
+static void test_a_placement_of_another_generation(void **state) {
+  (void)state;
+  for (uint64_t generation = GENERATION - 1; generation <= GENERATION + 1; generation += 2) {
+    struct wire_placement placement;
+    make(&(struct wishes){.rails = 1, .unfenced = true, .answer_later = true});
+    start();
+    run_until(&bench.asked, 1);
+    make_placement(&placement, true);
+    placement.generation = generation;
+    rdma_lane_placement(bench.lane, &placement);
+    wire_placement_destroy(&placement);
+    post_all(8);
+    expect_failure(SPROUT_STALE, "placement is of generation");
   }
 }
 
@@ -464,6 +482,7 @@ int main(void) {
       cmocka_unit_test(test_no_domain),
       cmocka_unit_test(test_the_placement_grows),
       cmocka_unit_test(test_placements_that_cannot_be),
+      cmocka_unit_test(test_a_placement_of_another_generation),
       cmocka_unit_test(test_no_placement),
       cmocka_unit_test(test_no_memory_to_create),
       cmocka_unit_test(test_no_memory_for_a_placement),
