@@ -30,7 +30,7 @@
 #define VERBS_PRIVATE_CONNECT_BYTES 56u
 #define VERBS_PRIVATE_BYTES 196u
 /* Raised with every change of this header. */
-#define VERBS_LAYER_VERSION 1u
+#define VERBS_LAYER_VERSION 2u
 
 struct verbs_device;  /* the layer's */
 struct verbs_domain;  /* protection domain */

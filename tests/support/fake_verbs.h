@@ -154,6 +154,10 @@ uint32_t fake_link_step(struct verbs_link *link, uint32_t count);
 /* The next queue_arm comes too late for this many READs: they complete right before it. */
 void fake_verbs_step_before_arm(uint32_t count);
 
+/* The peer's bus answers the READs that are under way together in any order: the later ones see
+ * memory before the oldest, unless they begin after all. They complete in order all the same. */
+void fake_verbs_any_order(bool any);
+
 /* The n-th READ that runs ends so, its link in error. Part of its bytes have landed unless the
  * outcome is VERBS_REMOTE_ACCESS or VERBS_LOCAL. */
 void fake_verbs_fail_read(uint64_t nth, enum verbs_outcome outcome);

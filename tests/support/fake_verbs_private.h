@@ -128,6 +128,7 @@ struct fake_request {
   struct list_node node;
   struct verbs_read read;
   uint64_t length_bytes;
+  bool answered; /* ahead of those before it */
   struct verbs_segment segments[FAKE_SEGMENTS_MAX];
 };
 
@@ -180,7 +181,7 @@ struct fake_verbs_state {
   struct list_node links;    /* all that were not freed, oldest first */
   struct list_node turns;
 
-  bool manual, keep_completions;
+  bool manual, any_order, keep_completions;
   uint32_t step_before_arm;
   uint64_t read_fault_at;
   enum verbs_outcome read_fault;

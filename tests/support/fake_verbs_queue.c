@@ -256,8 +256,20 @@ static enum verbs_outcome execute(struct verbs_link *link, const struct fake_req
     fake_async_push(link->peer->device, VERBS_ASYNC_OTHER, 0, "QP access error");
     return VERBS_REMOTE_ACCESS;
   }
-  copy_bytes(link, request, request->length_bytes);
+  if (!request->answered) copy_bytes(link, request, request->length_bytes);
   return VERBS_OK;
+}
+
+/* READs behind the oldest one that need not wait for it see memory now. */
+static void answer_ahead(const struct verbs_link *link) {
+  if (link->pair_error || link->peer_gone || link->peer->pair_error) return;
+  for (struct list_node *node = link->requests.next->next; node != &link->requests;
+       node = node->next) {
+    struct fake_request *request = container_of(node, struct fake_request, node);
+    if (request->read.after_all) return;
+    if (!request->answered) copy_bytes(link, request, request->length_bytes);
+    request->answered = true;
+  }
 }
 
 static void complete(struct verbs_link *link, uint64_t id, enum verbs_outcome outcome,
@@ -326,6 +338,7 @@ static void retire(struct verbs_link *link, struct fake_request *request) {
 
 static void run_one(struct verbs_link *link) {
   struct fake_request *request = container_of(link->requests.next, struct fake_request, node);
+  if (fake.any_order) answer_ahead(link);
   enum verbs_outcome outcome = link->pair_error ? VERBS_FLUSHED : execute(link, request);
   retire(link, request);
   account_end(&link->view, outcome, request->length_bytes);
@@ -380,6 +393,7 @@ static void post_one(struct verbs_link *link, const struct verbs_read *read, uin
   struct fake_request *request = fake_take(sizeof *request);
   request->read = *read;
   request->length_bytes = length;
+  request->answered = false;
   memcpy(request->segments, read->segments, read->segment_count * sizeof read->segments[0]);
   list_append(&link->requests, &request->node);
   count_landing(link, request, true);
@@ -425,6 +439,12 @@ void fake_verbs_manual(bool manual) {
   struct list_node *node, *next;
   list_for_each_safe (node, next, &fake.links)
     fake_pair_pump(container_of(node, struct verbs_link, node));
+  fake_unlock();
+}
+
+void fake_verbs_any_order(bool any) {
+  fake_lock();
+  fake.any_order = any;
   fake_unlock();
 }
 
