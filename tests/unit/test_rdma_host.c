@@ -131,7 +131,8 @@ static void test_only_usable_ports(void **state) {
   expect_rails("auto", -1, "fake1:2 fake3:1");
   expect_rails("fake1", -1, "fake1:2");
   expect_refusal("fake1:1", -1, SPROUT_UNSUPPORTED, "fake1: port 1 is not active", "interface up");
-  expect_refusal("fake3,fake0", -1, SPROUT_UNSUPPORTED, "fake0: port 1 is not active", "interface up");
+  expect_refusal("fake3,fake0", -1, SPROUT_UNSUPPORTED, "fake0: port 1 is not active",
+                 "interface up");
   expect_refusal("fake2", -1, SPROUT_UNSUPPORTED, "fake2: port 1 has no IP address", "--gid-index");
   fake_verbs_device(1)->port[1].active = fake_verbs_device(3)->port[0].active = false;
   expect_refusal("auto", -1, SPROUT_UNSUPPORTED, "none of 4 RDMA devices", "--rdma-device");
