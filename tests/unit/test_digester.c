@@ -226,6 +226,83 @@ static void a_copy_has_the_digests_of_its_file(void **state) {
   assert_digest(2, world.large + 2 * SPROUT_CHUNK_BYTES, LARGE_BYTES - 2 * SPROUT_CHUNK_BYTES);
 }
 
+/* --- bytes that change --- */
+
+static void change_bytes(unsigned char by) {
+  for (uint32_t i = 0; i < LARGE_BYTES; i++) world.large[i] = (unsigned char)(world.large[i] + by);
+}
+
+static void assert_all_digests(void) {
+  assert_digest(0, world.large, SPROUT_CHUNK_BYTES);
+  assert_digest(1, world.large + SPROUT_CHUNK_BYTES, SPROUT_CHUNK_BYTES);
+  assert_digest(2, world.large + 2 * SPROUT_CHUNK_BYTES, LARGE_BYTES - 2 * SPROUT_CHUNK_BYTES);
+  assert_digest(3, world.small, 100);
+}
+
+static void expect_nothing_known(void) {
+  struct digest unused;
+  for (uint64_t chunk = 0; chunk < 4; chunk++)
+    assert_false(digester_known(world.digester, chunk, &unused));
+  assert_int_equal(digester_undigested_bytes(world.digester), LARGE_BYTES + 100);
+}
+
+static void a_change_voids_all_digests(void **state) {
+  (void)state;
+  make_digester(0);
+  digester_start(world.digester);
+  while (digester_undigested_bytes(world.digester) > 0) reactor_tick(world.reactor, UINT64_MAX);
+  digester_suspend(world.digester);
+  expect_nothing_known();
+  digester_quiesce(world.digester);
+  change_bytes(1);
+  for (int i = 0; i < 3; i++) reactor_tick(world.reactor, 0);
+  expect_nothing_known();
+  digester_resume(world.digester);
+  while (digester_undigested_bytes(world.digester) > 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_all_digests();
+}
+
+/* A job that is on its way when the bytes change, however far it is, tells nothing of them. */
+static void a_job_amid_a_change_tells_nothing(void **state) {
+  (void)state;
+  make_digester(0);
+  digester_start(world.digester);
+  for (int round = 0; round < 30; round++) {
+    reactor_tick(world.reactor, 0); /* hands a job to a worker, or takes it back */
+    if (round % 3 == 0) reactor_tick(world.reactor, 300000);
+    digester_suspend(world.digester);
+    digester_quiesce(world.digester);
+    change_bytes((unsigned char)(round + 1)); /* a sanitizer would see a worker reading */
+    expect_nothing_known();
+    if (round % 2 == 0) reactor_tick(world.reactor, 100000);
+    digester_resume(world.digester);
+  }
+  while (digester_undigested_bytes(world.digester) > 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_all_digests();
+}
+
+static void waits_end_stale_and_new_ones_wait_on(void **state) {
+  (void)state;
+  make_digester(1);
+  struct waiter before = {.wait = {.first = 0, .count = 4, .done = count_done}}, during = before;
+  digester_wait(world.digester, &before.wait);
+  reactor_tick(world.reactor, 0);
+  digester_suspend(world.digester);
+  digester_wait(world.digester, &during.wait);
+  assert_int_equal(before.done, 0); /* never from inside the call */
+  while (before.done == 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_true(before.wait.stale);
+  digester_quiesce(world.digester);
+  change_bytes(1);
+  for (int i = 0; i < 3; i++) reactor_tick(world.reactor, 0);
+  assert_int_equal(during.done, 0);
+  digester_resume(world.digester);
+  while (during.done == 0) reactor_tick(world.reactor, UINT64_MAX);
+  assert_false(during.wait.stale);
+  assert_int_equal(before.done, 1);
+  assert_all_digests();
+}
+
 /* Stopped while a job runs and a wait hangs: the job ends, no other begins, the wait is cancelled.
  */
 static void a_stop_waits_for_the_running_job_only(void **state) {
@@ -253,6 +330,9 @@ int main(void) {
       ROW(a_truncated_file_fails_its_waits_and_nothing_else),
       ROW(many_small_chunks_are_all_found),
       ROW(a_copy_has_the_digests_of_its_file),
+      ROW(a_change_voids_all_digests),
+      ROW(a_job_amid_a_change_tells_nothing),
+      ROW(waits_end_stale_and_new_ones_wait_on),
       ROW(a_stop_waits_for_the_running_job_only),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -410,6 +410,35 @@ static void test_other_digests(void **state) {
   source_driver_unset(&scene->driver);
 }
 
+/* Digests of the chunks that were asked for, but of the seed's next bytes. */
+static bool later_digests(struct fake_connection *connection, enum fake_route route,
+                          const struct http_message *message) {
+  struct digest values[3] = {{{1}}};
+  bool known[3] = {true, true, true};
+  struct wire_digests answer = {
+      .count = 3, .values = values, .known = known, .generation = GENERATION + 1};
+  struct wire_buffer body = {0};
+
+  (void)message;
+  if (route != FAKE_DIGESTS) return false;
+  assert_int_equal(wire_digests_encode(&answer, &body), SPROUT_OK);
+  fake_reply(connection, 200, "", body.data, body.length_bytes);
+  wire_buffer_destroy(&body);
+  return true;
+}
+
+static void test_digests_of_another_generation(void **state) {
+  struct scene *scene = *state;
+
+  scene->seed.mischief = later_digests;
+  open_source(scene);
+  run_script(scene);
+  assert_true(scene->driver.failed);
+  assert_int_equal(scene->driver.error.status, SPROUT_STALE);
+  assert_int_equal(scene->driver.digests, 0);
+  source_driver_unset(&scene->driver);
+}
+
 /* --- generations and leases --- */
 
 /* A heartbeat told of a new generation: reads of this life still ask for the old one. */
@@ -650,6 +679,7 @@ int main(void) {
       TEST(test_stopped_seed),
       TEST(test_other_answers),
       TEST(test_other_digests),
+      TEST(test_digests_of_another_generation),
       TEST(test_generation),
       TEST(test_lease),
       TEST(test_lease_renewed),

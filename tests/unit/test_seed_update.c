@@ -11,6 +11,7 @@
 #include "tests/support/seed_fixture.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -659,6 +660,62 @@ static void begins_without_memory(void **state) {
   seed_fixture_stop();
 }
 
+/* --- forks --- */
+
+struct looks {
+  pthread_mutex_t lock;
+  pthread_cond_t more;
+  unsigned count;
+};
+
+static void look(void *context, const struct sprout_fork_progress *progress) {
+  struct looks *looks = context;
+  (void)progress;
+  pthread_mutex_lock(&looks->lock);
+  looks->count++;
+  pthread_cond_signal(&looks->more);
+  pthread_mutex_unlock(&looks->lock);
+}
+
+/* One that comes while bytes are being changed is not refused: it waits for the commit. */
+static void a_fork_waits_for_the_commit(void **state) {
+  (void)state;
+  struct looks looks = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+  struct sprout_error error;
+  struct sprout_service *service = NULL;
+  struct sprout_fork *fork = NULL;
+  char url[128];
+  start_with(NULL);
+  reactor_leave(service_reactor(seed_fixture.service));
+  assert_int_equal(sprout_service_start(seed_fixture.service, &error), SPROUT_OK);
+  assert_int_equal(sprout_service_create(NULL, &service, &error), SPROUT_OK);
+  assert_int_equal(sprout_service_start(service, &error), SPROUT_OK);
+  (void)snprintf(url, sizeof(url), "http://%s", status_now().listen);
+  const char *urls[] = {url};
+  struct sprout_fork_options options = {.struct_bytes = sizeof(options),
+                                        .urls = urls,
+                                        .url_count = 1,
+                                        .progress_interval_ns = 1000000,
+                                        .progress = look,
+                                        .context = &looks};
+  begin();
+  assert_int_equal(sprout_fork_create(service, &options, &fork, &error), SPROUT_OK);
+  pthread_mutex_lock(&looks.lock);
+  while (looks.count < 100) pthread_cond_wait(&looks.more, &looks.lock);
+  pthread_mutex_unlock(&looks.lock);
+  fill(2);
+  commit("step-2");
+  const struct sprout_fork_result *result = sprout_fork_wait(fork);
+  if (result->status != SPROUT_OK) print_error("%s\n", result->error.message);
+  assert_int_equal(result->status, SPROUT_OK);
+  assert_int_equal(result->generation, 2);
+  assert_string_equal(result->label, "step-2");
+  assert_int_equal(result->progress.received_bytes, LARGE_BYTES + SMALL_BYTES);
+  sprout_fork_destroy(fork);
+  sprout_service_destroy(service);
+  seed_fixture_stop();
+}
+
 static int make_memory(void **state) {
   large = malloc(LARGE_BYTES);
   return large != NULL ? seed_fixture_create_files(state) : -1;
@@ -687,6 +744,7 @@ int main(void) {
       cmocka_unit_test(drains_during_an_update),
       cmocka_unit_test(commits_again_after_no_memory),
       cmocka_unit_test(begins_without_memory),
+      cmocka_unit_test(a_fork_waits_for_the_commit),
   };
   return cmocka_run_group_tests(tests, make_memory, free_memory);
 }
