@@ -4,6 +4,8 @@ add_executable(late_bytes ${CMAKE_CURRENT_SOURCE_DIR}/programs/late_bytes.c)
 target_link_libraries(late_bytes PRIVATE sprout_shared)
 add_executable(updating_seed ${CMAKE_CURRENT_SOURCE_DIR}/programs/updating_seed.c)
 target_link_libraries(updating_seed PRIVATE sprout_shared)
+add_executable(seed_house ${CMAKE_CURRENT_SOURCE_DIR}/programs/seed_house.c)
+target_link_libraries(seed_house PRIVATE sprout_shared)
 
 if(SECCOMP_FOUND)
   add_executable(seccomp_run ${CMAKE_CURRENT_SOURCE_DIR}/programs/seccomp_run.c)
