@@ -18,7 +18,7 @@
  *     Reads round and round. Without --until up to the first error. With it, until SECONDS (3)
  *     after FILE appeared: it does not listen when it is disconnected, and sets its queue pair up
  *     again by hand, towards the seed's, after every error. late_bytes: what came more than 1 s
- *     after FILE was there, completed or not.
+ *     after FILE was there, completed or not; late_attempts: READs that were posted then.
  *
  * HEX is the private data ("-": none), REMOTE and KEY are numbers as C writes them. One JSON object
  * per line: "connect" with outcome accepted, rejected, unreachable or timeout, the reason and the
@@ -62,8 +62,8 @@ struct theft {
   uint32_t remote_key;
   const char *until; /* NULL: up to the first error */
   uint64_t after_close_ns, closed_ns;
-  uint64_t reads, bytes, unfinished_bytes, late_bytes, attempts;
-  uint64_t first_error_ns, disconnected_ns; /* 0: not */
+  uint64_t reads, bytes, unfinished_bytes, late_bytes, attempts, late_attempts;
+  uint64_t first_error_ns, disconnected_ns, last_read_ns; /* 0: not */
   int first_error;
 };
 
@@ -185,8 +185,8 @@ static struct connection connect_with(const char *host, const char *port, const 
   struct rdma_conn_param parameters = {.private_data = length > 0 ? data : NULL,
                                        .private_data_len = length,
                                        .initiator_depth = 16,
-                                       .retry_count = 2};
-  uint8_t timeout = 12; /* 17 ms: errors are to come soon */
+                                       .retry_count = 3};
+  uint8_t timeout = 14; /* 67 ms: errors are to come soon, but not while the seed only waits */
   rdma_set_option(connection.id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout,
                   sizeof timeout);
   if (rdma_connect(connection.id, &parameters) != 0) die("rdma_connect");
@@ -240,8 +240,12 @@ static void look_around(struct connection *connection, struct theft *theft) {
   rdma_ack_cm_event(event);
 }
 
+static bool is_late(const struct theft *theft) {
+  return theft->closed_ns != 0 && now_ns() > theft->closed_ns + LATE_NS;
+}
+
 static void note_bytes(struct theft *theft, uint64_t bytes) {
-  if (theft->closed_ns != 0 && now_ns() > theft->closed_ns + LATE_NS) theft->late_bytes += bytes;
+  if (is_late(theft)) theft->late_bytes += bytes;
 }
 
 /* Bytes that landed although no completion says so; the memory is pattern again afterwards. */
@@ -265,6 +269,7 @@ static int read_piece(struct connection *connection, struct theft *theft, uint64
                      *refused;
   if (ibv_post_send(connection->id->qp, &request, &refused) != 0) return -1;
   theft->attempts++;
+  theft->late_attempts += is_late(theft);
   struct ibv_wc completion;
   uint64_t deadline_ns = now_ns() + WAIT_MS * 1000000ull;
   int got;
@@ -276,6 +281,7 @@ static int read_piece(struct connection *connection, struct theft *theft, uint64
     return (int)completion.status;
   }
   theft->reads++;
+  theft->last_read_ns = now_ns();
   theft->bytes += length;
   note_bytes(theft, length);
   memset(connection->bytes, PATTERN, length);
@@ -288,17 +294,21 @@ static bool is_over(const struct theft *theft) {
 }
 
 static void print_theft(const struct theft *theft, uint64_t begun_ns) {
-  const uint64_t moments[] = {theft->first_error_ns, theft->disconnected_ns, theft->closed_ns};
-  static const char *const names[] = {"first_error_ms", "disconnected_ms", "closed_ms"};
+  const uint64_t moments[] = {theft->first_error_ns, theft->disconnected_ns, theft->closed_ns,
+                              theft->last_read_ns};
+  static const char *const names[] = {"first_error_ms", "disconnected_ms", "closed_ms",
+                                      "last_read_ms"};
   const char *error = theft->first_error == 0  ? "none"
                       : theft->first_error < 0 ? "not taken"
                                                : ibv_wc_status_str(theft->first_error);
   printf("{\"line\":\"read\",\"attempts\":%llu,\"reads\":%llu,\"bytes\":%llu,"
-         "\"unfinished_bytes\":%llu,\"late_bytes\":%llu,\"first_error\":\"%s\",\"native\":%d",
+         "\"unfinished_bytes\":%llu,\"late_bytes\":%llu,\"late_attempts\":%llu,"
+         "\"first_error\":\"%s\",\"native\":%d",
          (unsigned long long)theft->attempts, (unsigned long long)theft->reads,
          (unsigned long long)theft->bytes, (unsigned long long)theft->unfinished_bytes,
-         (unsigned long long)theft->late_bytes, error, theft->first_error);
-  for (int i = 0; i < 3; i++)
+         (unsigned long long)theft->late_bytes, (unsigned long long)theft->late_attempts, error,
+         theft->first_error);
+  for (int i = 0; i < 4; i++)
     if (moments[i] != 0) printf(",\"%s\":%.1f", names[i], (double)(moments[i] - begun_ns) / 1e6);
   puts("}");
 }
@@ -311,13 +321,14 @@ static void read_around(struct connection *connection, struct theft *theft, bool
              IBV_QP_MIN_RNR_TIMER | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
              IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
   uint64_t begun_ns = now_ns(), offset = 0;
+  int status = 0;
   do {
     /* Its sequence number is the one that the seed expects next. */
-    if (theft->first_error == 0 && ibv_query_qp(connection->id->qp, &life, mask, &unused) != 0)
+    if (status == 0 && ibv_query_qp(connection->id->qp, &life, mask, &unused) != 0)
       die("ibv_query_qp");
     uint64_t left = theft->length - offset;
     uint32_t length = (uint32_t)(left < PIECE_BYTES ? left : PIECE_BYTES);
-    int status = read_piece(connection, theft, offset, length);
+    status = read_piece(connection, theft, offset, length);
     offset = offset + length < theft->length ? offset + length : 0;
     look_around(connection, theft);
     if (status == 0) continue;

@@ -39,10 +39,12 @@ static void print_url(struct sprout_seed *seed) {
 }
 
 static void obey(struct sprout_seed **seeds, size_t count) {
+  static const char order[] = "destroy ";
   char line[64];
-  size_t which;
   while (fgets(line, sizeof line, stdin) != NULL) {
-    if (sscanf(line, "destroy %zu", &which) != 1 || which >= count) continue;
+    if (strncmp(line, order, strlen(order)) != 0) continue;
+    size_t which = strtoul(line + strlen(order), NULL, 10);
+    if (which >= count) continue;
     sprout_seed_destroy(seeds[which]);
     seeds[which] = NULL;
     printf("{\"destroyed\": %zu}\n", which);
@@ -62,8 +64,8 @@ int main(int argc, char **argv) {
   if (sprout_service_create(NULL, &service, &error) != SPROUT_OK) die("service", &error);
   if (sprout_service_start(service, &error) != SPROUT_OK) die("start", &error);
   for (size_t i = 0; i < count; i++)
-    seeds[i] = settle(service, (const char *const *)argv + 3 + i, argv[2],
-                      strtoull(argv[1], NULL, 10));
+    seeds[i] =
+        settle(service, (const char *const *)argv + 3 + i, argv[2], strtoull(argv[1], NULL, 10));
   for (size_t i = 0; i < count; i++) print_url(seeds[i]);
   obey(seeds, count);
   for (size_t i = 0; i < count; i++) sprout_seed_destroy(seeds[i]);

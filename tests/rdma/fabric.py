@@ -55,9 +55,9 @@ def resources():
 
 
 def resource_rows(kind, pid=None):
-    """What `rdma resource show KIND` lists, of one process or of all."""
+    """What `rdma resource show KIND` lists, of one process or of all. The tool's "pid" is the thread that made it."""
     rows = json.loads(call("rdma", "-j", "resource", "show", kind) or "[]")
-    return [row for row in rows if pid is None or row.get("pid") == pid]
+    return [row for row in rows if pid is None or pathlib.Path(f"/proc/{pid}/task/{row.get('pid')}").exists()]
 
 
 class Link:
