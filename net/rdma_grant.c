@@ -48,11 +48,21 @@ void rdma_grant_given(struct rdma_grant *grant, uint64_t window_bytes, uint64_t 
   grant->unlimited = grant->unlimited || rate == 0;
 }
 
-static bool within_window(const struct rdma_grant *grant, uint64_t peak_bytes, char *reason,
-                          size_t reason_bytes) {
+static bool fits(uint64_t peak_bytes, uint64_t window) {
+  return peak_bytes <= window || peak_bytes - window <= RDMA_REQUEST_BYTES;
+}
+
+static bool within_window(struct rdma_grant *grant, uint64_t peak_bytes, uint64_t now_ns,
+                          char *reason, size_t reason_bytes) {
   uint64_t window = most(grant->window_bytes, grant->window_bytes_before);
   char peak[32], granted[32];
-  if (peak_bytes <= window || peak_bytes - window <= RDMA_REQUEST_BYTES) return true;
+  if (window >= grant->window_most || fits(peak_bytes, window)) {
+    grant->window_most = window;
+    grant->window_most_ns = now_ns;
+  } else if (now_ns - grant->window_most_ns < JUDGE_PERIOD_NS) {
+    window = grant->window_most;
+  }
+  if (fits(peak_bytes, window)) return true;
   units_format_size(peak_bytes, peak, sizeof(peak));
   units_format_size(window, granted, sizeof(granted));
   (void)snprintf(reason, reason_bytes, "%s were in flight, %s are granted", peak, granted);
@@ -72,7 +82,7 @@ static bool within_rate(const struct rdma_grant *grant, uint64_t grown_bytes, ui
 
 bool rdma_grant_judge(struct rdma_grant *grant, uint64_t peak_inflight_bytes,
                       uint64_t received_bytes, uint64_t now_ns, char *reason, size_t reason_bytes) {
-  if (!within_window(grant, peak_inflight_bytes, reason, reason_bytes)) return false;
+  if (!within_window(grant, peak_inflight_bytes, now_ns, reason, reason_bytes)) return false;
   uint64_t past_ns = now_ns - grant->judged_ns;
   if (grant->judging && past_ns < JUDGE_PERIOD_NS) return true;
   uint64_t grown = received_bytes > grant->judged_bytes ? received_bytes - grant->judged_bytes : 0;

@@ -36,7 +36,8 @@ struct rdma_rates rdma_grant_rates(uint64_t cap, uint32_t forks, uint32_t rdma_f
 /* What one fork was granted and has reported. Zeroed is ready. */
 struct rdma_grant {
   uint64_t window_bytes, window_bytes_before; /* the two last ones */
-  uint64_t rate;                              /* granted last; 0: no limit */
+  uint64_t window_most, window_most_ns; /* what a report was last measured by, and until when */
+  uint64_t rate;                        /* granted last; 0: no limit */
   uint64_t rate_most; /* since it was judged; only while no grant was without limit */
   bool unlimited;     /* one was */
   bool judging;
@@ -47,8 +48,9 @@ void rdma_grant_given(struct rdma_grant *grant, uint64_t window_bytes, uint64_t 
 /*
  * A heartbeat: the most that was in flight since the last one, and all that was received. False:
  * the fork is over what it was granted, and `reason` names both figures. Answers to heartbeats
- * cross: of the two last windows the larger counts, and a rate is looked at over 2 s, with a
- * quarter and a window on top.
+ * cross: of the two last windows the larger counts. What was posted under a larger one before may
+ * take its time, so that one counts for 2 s more, until a report keeps to the smaller one. A rate
+ * is looked at over 2 s, with a quarter and a window on top.
  */
 bool rdma_grant_judge(struct rdma_grant *grant, uint64_t peak_inflight_bytes,
                       uint64_t received_bytes, uint64_t now_ns, char *reason, size_t reason_bytes);

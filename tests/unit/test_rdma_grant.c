@@ -65,9 +65,32 @@ static void the_larger_of_two_windows_counts(void **state) {
   rdma_grant_given(&grant, MIB, 0);
   assert_true(rdma_grant_judge(&grant, 9 * MIB, 0, S, reason, sizeof(reason)));
   rdma_grant_given(&grant, MIB, 0);
-  assert_false(rdma_grant_judge(&grant, 9 * MIB, 0, S, reason, sizeof(reason)));
-  assert_true(rdma_grant_judge(&grant, 2 * MIB, 0, S, reason, sizeof(reason)));
-  assert_false(rdma_grant_judge(&grant, UINT64_MAX, 0, S, reason, sizeof(reason)));
+  assert_false(rdma_grant_judge(&grant, 9 * MIB, 0, 3 * S, reason, sizeof(reason)));
+  assert_true(rdma_grant_judge(&grant, 2 * MIB, 0, 3 * S, reason, sizeof(reason)));
+  assert_false(rdma_grant_judge(&grant, UINT64_MAX, 0, 3 * S, reason, sizeof(reason)));
+}
+
+/* Heartbeats that follow each other faster than reads end: the window goes down step by step while
+ * what was posted under the first one is still under way. */
+static void a_window_that_shrinks_fast_leaves_time(void **state) {
+  (void)state;
+  char reason[96] = "";
+  struct rdma_grant grant = {.judging = false};
+  rdma_grant_given(&grant, 8 * MIB, 0);
+  assert_true(rdma_grant_judge(&grant, 8 * MIB, 0, S, reason, sizeof(reason)));
+  for (uint64_t i = 1; i <= 8; i++) {
+    rdma_grant_given(&grant, 8 * MIB >> i, 0);
+    assert_true(rdma_grant_judge(&grant, 8 * MIB, 0, S + i * S / 5, reason, sizeof(reason)));
+  }
+  assert_false(rdma_grant_judge(&grant, 9 * MIB + 1, 0, S + 8 * S / 5, reason, sizeof(reason)));
+  assert_false(rdma_grant_judge(&grant, 8 * MIB, 0, 4 * S, reason, sizeof(reason)));
+  /* Who has come down stays down. */
+  rdma_grant_given(&grant, 8 * MIB, 0);
+  assert_true(rdma_grant_judge(&grant, 8 * MIB, 0, 5 * S, reason, sizeof(reason)));
+  rdma_grant_given(&grant, MIB, 0);
+  rdma_grant_given(&grant, MIB, 0);
+  assert_true(rdma_grant_judge(&grant, 2 * MIB, 0, 5 * S, reason, sizeof(reason)));
+  assert_false(rdma_grant_judge(&grant, 8 * MIB, 0, 5 * S, reason, sizeof(reason)));
 }
 
 static void a_rate_is_looked_at_over_two_seconds(void **state) {
@@ -103,6 +126,7 @@ int main(void) {
       cmocka_unit_test(one_window_is_divided),
       cmocka_unit_test(a_cap_holds_for_both_transports_together),
       cmocka_unit_test(the_larger_of_two_windows_counts),
+      cmocka_unit_test(a_window_that_shrinks_fast_leaves_time),
       cmocka_unit_test(a_rate_is_looked_at_over_two_seconds),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
