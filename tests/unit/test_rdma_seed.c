@@ -7,6 +7,7 @@
 #include "net/rdma_module.h"
 #include "net/rdma_seed.h"
 #include "net/service.h"
+#include "tests/support/memory.h"
 #include "tests/support/rdma_peer.h"
 
 #include <errno.h>
@@ -96,8 +97,7 @@ static struct rdma_seed_view look(void) {
   return view;
 }
 
-/* Devices with their faults are there already. */
-static void start(uint32_t max_links) {
+static enum sprout_status create(uint32_t max_links) {
   struct rdma_span spans[SPANS];
   struct sprout_error error;
   const struct rdma_wish wish = {.gid_index = -1};
@@ -111,6 +111,16 @@ static void start(uint32_t max_links) {
                                                    .opened = opened,
                                                    .ready = ready,
                                                    .failed = failed}};
+  for (uint32_t i = 0; i < SPANS; i++)
+    spans[i] = (struct rdma_span){test.memory + i * STEP_BYTES, SPAN_BYTES, -1, 0};
+  options.service = test.service;
+  assert_int_equal(rdma_select(&wish, &options.selection, &error), SPROUT_OK);
+  return rdma_seed_create(&options, &test.rdma);
+}
+
+/* Devices with their faults are there already. */
+static void prepare(void) {
+  struct sprout_error error;
   memset(&test, 0, sizeof(test));
   test.admits = true;
   test.depth = 4;
@@ -122,11 +132,11 @@ static void start(uint32_t max_links) {
       mmap(NULL, SPANS * STEP_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   assert_ptr_not_equal(test.memory, MAP_FAILED);
   for (uint32_t i = 0; i < SPANS * STEP_BYTES; i++) test.memory[i] = (unsigned char)(i >> 8 ^ i);
-  for (uint32_t i = 0; i < SPANS; i++)
-    spans[i] = (struct rdma_span){test.memory + i * STEP_BYTES, SPAN_BYTES, -1, 0};
-  options.service = test.service;
-  assert_int_equal(rdma_select(&wish, &options.selection, &error), SPROUT_OK);
-  assert_int_equal(rdma_seed_create(&options, &test.rdma), SPROUT_OK);
+}
+
+static void start(uint32_t max_links) {
+  prepare();
+  assert_int_equal(create(max_links), SPROUT_OK);
   rdma_seed_start(test.rdma);
 }
 
@@ -138,9 +148,11 @@ static void start_well(uint32_t devices) {
 }
 
 static void stop(void) {
-  rdma_seed_close(test.rdma, closed, NULL);
-  TICK_UNTIL(test.closed);
-  rdma_seed_destroy(test.rdma);
+  if (test.rdma != NULL) {
+    rdma_seed_close(test.rdma, closed, NULL);
+    TICK_UNTIL(test.closed);
+    rdma_seed_destroy(test.rdma);
+  }
   sprout_service_destroy(test.service);
   rdma_peers_close();
   rdma_module_replace(NULL);
@@ -227,12 +239,6 @@ static void leaving_stops_reads_at_once(void **state) {
   for (uint32_t i = 0; i < 2; i++) rdma_peer_end(&peers[i]);
   stop();
 }
-
-struct refusal_case {
-  const char *what;
-  enum sprout_status status;
-  enum rdma_refusal refusal;
-};
 
 static void ask_and_expect(const struct wire_endpoint *endpoint, const void *data, uint8_t bytes,
                            enum sprout_status status, enum rdma_refusal refusal) {
@@ -664,6 +670,51 @@ static void it_can_be_withdrawn_at_any_time(void **state) {
   stop(); /* closing twice is harmless */
 }
 
+/* --- without memory --- */
+
+/* The n-th allocation fails: it opens, or says that it cannot; nothing is left behind. */
+static void it_survives_a_lack_of_memory(void **state) {
+  (void)state;
+  if (!memory_can_fail()) skip();
+  bool failing = true;
+  for (long count = 0; failing; count++) {
+    fake_verbs_init(2);
+    prepare();
+    memory_fail_after(count);
+    enum sprout_status status = create(1);
+    if (status == SPROUT_OK) rdma_seed_start(test.rdma);
+    for (uint32_t i = 0; i < TICKS_MAX && status == SPROUT_OK && !test.ready && !test.failed; i++)
+      tick();
+    failing = memory_restore();
+    assert_true(status == SPROUT_OK ? test.ready || test.failed : status == SPROUT_NO_MEMORY);
+    if (status != SPROUT_OK) test.rdma = NULL;
+    stop();
+    assert_true(count < 1000);
+  }
+}
+
+static void a_connection_needs_memory(void **state) {
+  (void)state;
+  struct rdma_guest guest;
+  struct wire_endpoint endpoints[WIRE_ENDPOINTS_MAX];
+  struct rdma_peer peer;
+  if (!memory_can_fail()) skip();
+  start_well(1);
+  rdma_guest_init(&guest);
+  for (long count = 0; count < 3; count++) {
+    assert_int_equal(invite(&guest, endpoints), 1);
+    rdma_peer_hello(&peer, &endpoints[0]);
+    memory_fail_after(count);
+    enum rdma_peer_state got = rdma_peer_wait(&peer);
+    (void)memory_restore();
+    assert_true(got == RDMA_PEER_CONNECTED || peer.refusal == SPROUT_UNAVAILABLE);
+    rdma_guest_leave(test.rdma, &guest);
+    rdma_peer_end(&peer);
+    TICK_UNTIL(look().pair_count == 0);
+  }
+  stop();
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(guests_connect_and_read),
@@ -682,6 +733,8 @@ int main(void) {
       cmocka_unit_test(whatever_fails_while_opening_is_told),
       cmocka_unit_test(a_rail_that_cannot_listen_is_left_out),
       cmocka_unit_test(it_can_be_withdrawn_at_any_time),
+      cmocka_unit_test(it_survives_a_lack_of_memory),
+      cmocka_unit_test(a_connection_needs_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
