@@ -256,9 +256,22 @@ static bool fits_window(const struct rdma_lane *lane, uint64_t bytes) {
   return used == 0 || used + bytes <= lane->window.bytes;
 }
 
+/* Work requests over all rails, the fences of chains that are being made included. */
+static bool fits_operations(const struct rdma_lane *lane) {
+  uint32_t own = is_fenced(lane) ? 2 : 1;
+  uint64_t used = 0;
+  for (uint32_t i = 0; i < lane->rail_count; i++) {
+    const struct lane_rail *rail = &lane->rails[i];
+    if (rail->rail.state == RDMA_RAIL_ENDED) continue; /* what it had is void */
+    used += rdma_rail_outstanding(&rail->rail) + rail->chain_count;
+    if (rail->chain_count > 0) used += own - 1;
+  }
+  return used == 0 || used + own <= lane->window.operations;
+}
+
 /* Gives pieces to rails until credits or work run out. */
 static void make_chains(struct rdma_lane *lane) {
-  while (has_work(lane) && fits_window(lane, next_bytes(lane))) {
+  while (has_work(lane) && fits_window(lane, next_bytes(lane)) && fits_operations(lane)) {
     if (choose_rail(lane, next_bytes(lane)) == NULL) return;
     struct lane_piece *piece = next_piece(lane);
     if (piece == NULL || lane->state != LANE_READY) return;

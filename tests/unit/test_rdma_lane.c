@@ -115,6 +115,31 @@ static void test_window_and_depth(void **state) {
   }
 }
 
+static void test_operations(void **state) {
+  (void)state;
+  static const uint32_t operations[] = {0, 1, 2, 5, 9};
+  for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
+    for (int unfenced = 0; unfenced < 2; unfenced++) {
+      make(&(struct wishes){.rails = 2, .unfenced = unfenced == 1});
+      bench.window.operations = operations[i];
+      fake_verbs_manual(true);
+      start();
+      run_until(&bench.ready, 1);
+      post_all(1);
+      uint32_t least = unfenced == 1 ? 1 : 2, limit = operations[i];
+      for (int k = 0; k < TICKS_MAX && bench.done_count < bench.read_count; k++) {
+        uint32_t requests = fake_device_view(0).requests + fake_device_view(1).requests;
+        assert_true(requests <= (limit > least ? limit : least));
+        if (k == 20) fake_link_break(link_of(0), VERBS_UNREACHABLE);
+        fake_verbs_step(1);
+        tick_for(k % 16 == 15 ? TICK_NS / 4 : 0);
+      }
+      assert_int_equal(bench.done_count, bench.read_count);
+      unmake();
+    }
+  }
+}
+
 /* The grant goes up and down; what a lost rail had in large pieces obeys the smaller one too. */
 static void test_the_window_changes(void **state) {
   (void)state;
@@ -481,6 +506,7 @@ int main(void) {
       cmocka_unit_test(test_posted_before_ready),
       cmocka_unit_test(test_chains),
       cmocka_unit_test(test_window_and_depth),
+      cmocka_unit_test(test_operations),
       cmocka_unit_test(test_the_window_changes),
       cmocka_unit_test(test_large_pieces_of_a_lost_rail_wait_for_room),
       cmocka_unit_test(test_nothing_is_posted_when_the_lease_is_over),
