@@ -298,7 +298,8 @@ static void connect_rails(struct rdma_lane *lane) {
   lane->state = LANE_CONNECTING;
   for (uint32_t i = 0; i < lane->endpoint_count; i++) (void)connect_rail(lane, i);
   if (lane->open_rails > 0) return;
-  (void)sprout_error_set(&error, SPROUT_UNSUPPORTED, 0, NULL,
+  (void)sprout_error_set(&error, SPROUT_UNSUPPORTED, 0,
+                         "Look at `rdma link` on this side, or use --transport tcp.",
                          "none of the seed's RDMA endpoints can be used from here");
   lane_fail(lane, &error);
 }

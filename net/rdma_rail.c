@@ -78,6 +78,11 @@ static void fail(struct rdma_rail *rail, const struct sprout_error *error) {
     reactor_defer(rail->reactor, &rail->later);
 }
 
+/* For who cannot be reached at all. */
+static const char way_hint[] =
+    "Check that both ends see each other over this device (ping -I ADDRESS, rdma link); choose "
+    "others with --rdma-device.";
+
 static void fail_with(struct rdma_rail *rail, enum sprout_status status, int native,
                       const char *hint, const char *what) {
   struct sprout_error error;
@@ -93,7 +98,7 @@ static void timed_out(struct timer *timer) {
               (unsigned long long)rail->flushed, (unsigned long long)rail->posted);
     begin_ending(rail);
   } else {
-    fail_with(rail, SPROUT_DISCONNECTED, 0, NULL, "no answer in time from");
+    fail_with(rail, SPROUT_DISCONNECTED, 0, way_hint, "no answer in time from");
   }
 }
 
@@ -295,7 +300,7 @@ static void resolve_route(struct rdma_rail *rail) {
   uint32_t timeout_ms = (uint32_t)(rail->options.connect_timeout_ns / MS_NS) + 1;
   rail->state = RDMA_RAIL_ROUTE;
   int native = rail->verbs->link_resolve_route(rail->link, timeout_ms);
-  if (native != 0) fail_with(rail, SPROUT_DISCONNECTED, -native, NULL, "no route to");
+  if (native != 0) fail_with(rail, SPROUT_DISCONNECTED, -native, way_hint, "no route to");
 }
 
 static void take_established(struct rdma_rail *rail, const struct verbs_event *event) {
@@ -338,7 +343,7 @@ static void link_event(struct rdma_link_owner *owner, const struct verbs_event *
   case VERBS_EVENT_ESTABLISHED: take_established(rail, event); break;
   case VERBS_EVENT_REJECTED: take_rejected(rail, event); break;
   case VERBS_EVENT_UNREACHABLE:
-    fail_with(rail, SPROUT_DISCONNECTED, abs(event->native), NULL, "cannot reach");
+    fail_with(rail, SPROUT_DISCONNECTED, abs(event->native), way_hint, "cannot reach");
     break;
   case VERBS_EVENT_DISCONNECTED:
     take_completions(rail); /* what has landed counts */
@@ -385,7 +390,7 @@ void rdma_rail_connect(struct rdma_rail *rail, const struct rdma_rail_options *o
     native = rail->verbs->link_resolve_address(rail->link, (const struct sockaddr *)&options->local,
                                                (const struct sockaddr *)&options->peer,
                                                (uint32_t)(options->connect_timeout_ns / MS_NS) + 1);
-  if (native != 0) fail_with(rail, SPROUT_DISCONNECTED, -native, NULL, "cannot resolve");
+  if (native != 0) fail_with(rail, SPROUT_DISCONNECTED, -native, way_hint, "cannot resolve");
 }
 
 void rdma_rail_end(struct rdma_rail *rail) {
