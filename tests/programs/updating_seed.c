@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * updating_seed [--updates N] [--forks N] [--megabytes N] [--random N] [--listen ADDR:PORT]
- *               [--transport LIST]: a seed whose bytes change at random moments while forks read
- * them into memory, half of them without verification, and one more reads so slowly that bodies of
- * it are always under way.
+ *               [--transport LIST] [--hold 1]: a seed whose bytes change at random moments while
+ * forks read them into memory, half of them without verification, and one more reads so slowly that
+ * bodies of it are always under way. With --hold it is served on, unchanged, until its standard
+ * input ends.
  *
  * Every 8 bytes of the weights tell their generation and their place, so a fork that completed is
  * seen to hold one whole generation, or not. An update comes when forks have received a random
@@ -29,7 +30,7 @@
 #define SLOW_RATE 2000000u
 
 struct settings {
-  long updates, forks, megabytes, random;
+  long updates, forks, megabytes, random, hold;
   const char *listen, *transport;
 };
 
@@ -62,7 +63,7 @@ static struct {
 /* Held while a fork is cancelled: not the lock above, which callbacks need to go on. */
 static pthread_mutex_t cancelling = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool ending;
-static struct settings settings = {20, 2, 48, 1, "127.0.0.1:0", NULL};
+static struct settings settings = {20, 2, 48, 1, 0, "127.0.0.1:0", NULL};
 static struct sprout_service *fork_service;
 static char url[96], names[TENSORS_MAX][16];
 
@@ -253,10 +254,10 @@ static bool parse(int argc, char **argv) {
     const char *name;
     long *number;
     const char **text;
-  } rows[] = {
-      {"--updates", &settings.updates, NULL},     {"--forks", &settings.forks, NULL},
-      {"--megabytes", &settings.megabytes, NULL}, {"--random", &settings.random, NULL},
-      {"--listen", NULL, &settings.listen},       {"--transport", NULL, &settings.transport}};
+  } rows[] = {{"--updates", &settings.updates, NULL},     {"--forks", &settings.forks, NULL},
+              {"--megabytes", &settings.megabytes, NULL}, {"--random", &settings.random, NULL},
+              {"--hold", &settings.hold, NULL},           {"--listen", NULL, &settings.listen},
+              {"--transport", NULL, &settings.transport}};
   for (int i = 1; i < argc; i += 2) {
     size_t row = 0, count = sizeof rows / sizeof rows[0];
     while (row < count && strcmp(argv[i], rows[row].name) != 0) row++;
@@ -319,12 +320,13 @@ static void report(double *begins, bool moved) {
          shared.mislabelled, moved ? "false" : "true", (unsigned long long)shared.last_generation,
          begins[count / 2], begins[count - 1], (unsigned long long)shared.received_bytes,
          shared.first_failure);
+  fflush(stdout);
 }
 
 int main(int argc, char **argv) {
   if (!parse(argc, argv)) {
     fprintf(stderr, "usage: updating_seed [--updates N] [--forks N] [--megabytes N] [--random N] "
-                    "[--listen ADDR:PORT] [--transport LIST]\n");
+                    "[--listen ADDR:PORT] [--transport LIST] [--hold 1]\n");
     return 2;
   }
   struct sprout_error error;
@@ -344,6 +346,7 @@ int main(int argc, char **argv) {
   bool moved = update_again_and_again(seed, &weights, begins);
   stop_forkers(forkers);
   report(begins, moved);
+  while (settings.hold != 0 && getchar() != EOF) continue;
   sprout_seed_destroy(seed);
   sprout_service_destroy(service);
   sprout_service_destroy(fork_service);
