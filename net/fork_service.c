@@ -57,7 +57,7 @@ struct sprout_fork {
   struct resolved *resolved; /* one per URL */
   struct deferred tick;
   struct timer engine_timer, progress_timer;
-  uint64_t started_ns, rate_ns, rate_bytes;
+  uint64_t started_ns, engine_started_ns, rate_ns, rate_bytes;
   double rate;
   enum sprout_status cancelled; /* asked for before the engine started */
   struct sprout_source_status sources[SPROUT_MAX_SOURCES];
@@ -149,7 +149,7 @@ static void finished(void *context, const struct sprout_error *error) {
   result->verified =
       error->status == SPROUT_OK ? fork_engine_verified(fork->engine) : SPROUT_VERIFIED_NONE;
   result->manifest_seconds = (double)fork_engine_manifest_ns(fork->engine) * 1e-9;
-  uint64_t landed_at_ns = fork->started_ns + last_ns;
+  uint64_t landed_at_ns = fork->engine_started_ns + last_ns;
   if (last_ns && now_ns > landed_at_ns)
     result->digest_wait_seconds = (double)(now_ns - landed_at_ns) * 1e-9;
   const struct manifest *manifest = fork_engine_manifest(fork->engine);
@@ -351,7 +351,8 @@ static void resolved_all(struct work *work) {
     end_early(fork, &error);
     return;
   }
-  fork_engine_start(fork->engine, reactor_now(fork->reactor));
+  fork->engine_started_ns = reactor_now(fork->reactor);
+  fork_engine_start(fork->engine, fork->engine_started_ns);
   if (fork->options.public_part.progress) {
     uint64_t first_ns = reactor_now(fork->reactor) + fork->options.public_part.progress_interval_ns;
     reactor_timer_start(fork->reactor, &fork->progress_timer, first_ns);

@@ -13,11 +13,11 @@
 #include "net/rdma_lane.h"
 #include "net/rdma_rail.h"
 
-#define LANE_READS 128u            /* as many as an engine has */
-#define LANE_REQUESTS 64u          /* wanted per rail */
-#define LANE_FENCES 16u            /* per rail, in flight; a power of two */
-#define LANE_PIECE_MAX (1u << 20)  /* a longer READ is not faster */
-#define LANE_PIECE_MIN (64u << 10) /* a shorter one is slower */
+#define LANE_READS 128u                   /* as many as an engine has */
+#define LANE_REQUESTS 64u                 /* wanted per rail */
+#define LANE_FENCES 16u                   /* per rail, in flight; a power of two */
+#define LANE_PIECE_MAX SPROUT_CHUNK_BYTES /* a read never has more in one place */
+#define LANE_PIECE_MIN (64u << 10)        /* a shorter one is slower */
 /* The window is filled by chains of this part of it: fewer are too few to keep a rail busy while
  * one of them is being looked at, more only cost wake-ups. */
 #define LANE_CHAINS 2u

@@ -12,9 +12,10 @@
 
 /* --- credits --- */
 
+/* Every rail is to have its chains in the window. */
 static uint64_t piece_bytes_max(const struct rdma_lane *lane) {
-  uint64_t bytes = LANE_PIECE_MAX;
-  while (bytes > LANE_PIECE_MIN && bytes * 4 > lane->window.bytes) bytes /= 2;
+  uint64_t bytes = LANE_PIECE_MAX, parts = LANE_CHAINS * (uint64_t)lane->open_rails;
+  while (bytes > LANE_PIECE_MIN && bytes * parts > lane->window.bytes) bytes /= 2;
   return bytes;
 }
 

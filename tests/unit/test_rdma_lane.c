@@ -163,10 +163,10 @@ static void test_the_window_changes(void **state) {
  * more than what the window has left. */
 static void test_large_pieces_of_a_lost_rail_wait_for_room(void **state) {
   (void)state;
-  static const uint32_t objects[] = {8, 8, 6, 8, 8, 8, 8, 8}; /* a piece each, one per rail */
-  make_ready(&(struct wishes){.rails = 3, .window_bytes = 4 * MI, .unfenced = true});
+  static const uint32_t objects[] = {8, 8, 6}; /* a piece each, one per rail */
+  make_ready(&(struct wishes){.rails = 3, .window_bytes = 6 * MI, .unfenced = true});
   fake_verbs_manual(true);
-  for (uint32_t i = 0, first = 0; i < 8; first += objects[i++]) post(first, objects[i], 0);
+  for (uint32_t i = 0, first = 0; i < 3; first += objects[i++]) post(first, objects[i], 0);
   flush();
   run_until_posted();
   uint32_t kept = 0, lost = 0;
@@ -223,7 +223,7 @@ static void count_reads(void *context) {
 static void change_between_reads(bool any_order) {
   for (uint32_t rails = 1; rails <= 2; rails++) {
     for (uint32_t at = 1; at <= 40; at += 3) {
-      make_ready(&(struct wishes){.rails = rails, .window_bytes = MI});
+      make_ready(&(struct wishes){.rails = rails, .window_bytes = MI / 2});
       bench.change_at = at;
       fake_verbs_any_order(any_order);
       fake_verbs_before_copy(count_reads, &bench);
