@@ -63,7 +63,7 @@ def timed_reads(size, depth, count):
 
 def measure_peer(size, depth, total):
     """ib_read_bw: bytes and reads per second."""
-    few = max(4, 16 * MIB // size) if size >= 65536 else 200
+    few = max(8, 16 * MIB // size) if size >= 65536 else 200
     many = few + max(8, total // size)
     short, long = timed_reads(size, depth, few), timed_reads(size, depth, many)
     seconds = long[0] - short[0]
