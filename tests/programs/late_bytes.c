@@ -2,11 +2,13 @@
 /*
  * late_bytes URL SEED_PID RUNS SEED: forks a model into memory again and again, makes each fork
  * fail (the seed is stopped) or cancels it at a random byte, refills the memory with a pattern,
- * lets the seed go on, and counts bytes that changed afterwards. Prints one JSON line; exit 0 only
- * when no byte changed and every run was cut short.
+ * lets the seed go on, and counts bytes that changed afterwards. SEED_PID 0: cancels them all;
+ * negative: kills the seed -SEED_PID in the first run and looks for bytes for a while. Prints one
+ * JSON line; exit 0 only when no byte changed and the runs were cut short.
  */
 #include "sprout/sprout.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,11 +16,12 @@
 #include <string.h>
 
 #define PATTERN 0xA5
+#define KILLED_WAIT_MS 300
 
 struct run {
   _Atomic(struct sprout_fork *) fork; /* callbacks may come before create has returned */
   uint64_t cut_at_bytes;
-  pid_t seed_pid; /* 0: cancel instead of stopping the seed */
+  pid_t seed_pid; /* 0: cancel instead of stopping the seed; negative: kill it */
   atomic_bool cut;
 };
 
@@ -27,7 +30,9 @@ static void cut_short(void *context, const struct sprout_fork_progress *progress
   struct sprout_fork *fork = atomic_load(&run->fork);
   if (!fork || progress->received_bytes < run->cut_at_bytes || atomic_exchange(&run->cut, true))
     return;
-  if (run->seed_pid) {
+  if (run->seed_pid < 0) {
+    kill(-run->seed_pid, SIGKILL);
+  } else if (run->seed_pid > 0) {
     kill(run->seed_pid, SIGSTOP);
   } else {
     sprout_fork_cancel(fork);
@@ -75,6 +80,19 @@ static uint64_t count_changed(const unsigned char *memory, uint64_t bytes) {
   return changed;
 }
 
+/* Returns when what the seed still had to send has been sent or dropped. */
+static void settle(const char *url, pid_t seed_pid) {
+  struct sprout_error error;
+  char *json;
+  if (seed_pid < 0) { /* adapters may have more to say than the process */
+    poll(NULL, 0, KILLED_WAIT_MS);
+    return;
+  }
+  if (seed_pid > 0) kill(seed_pid, SIGCONT);
+  if (sprout_json_fetch(url, "/v1/status", NULL, &json, &error) != SPROUT_OK) die("status", &error);
+  sprout_json_free(json);
+}
+
 int main(int argc, char **argv) {
   if (argc != 5) {
     fprintf(stderr, "usage: late_bytes URL SEED_PID RUNS SEED\n");
@@ -98,7 +116,7 @@ int main(int argc, char **argv) {
   size_t count = make_tensors(manifest, &tensors, &memory, &bytes);
   for (long i = 0; i < runs; i++) {
     struct run run = {.cut_at_bytes = (uint64_t)(erand48(random_state) * (double)bytes * 0.5) + 1,
-                      .seed_pid = i % 2 ? seed_pid : 0};
+                      .seed_pid = i % 2 || seed_pid < 0 ? seed_pid : 0};
     struct sprout_fork_options options = {.struct_bytes = sizeof options,
                                           .urls = &url,
                                           .url_count = 1,
@@ -114,12 +132,7 @@ int main(int argc, char **argv) {
     const struct sprout_fork_result *result = sprout_fork_wait(fork);
     cut += result->status != SPROUT_OK;
     memset(memory, PATTERN, bytes);
-    kill(seed_pid, SIGCONT);
-    char *json;
-    /* The seed goes on and answers: whatever it still had to send has been sent or dropped. */
-    if (sprout_json_fetch(url, "/v1/status", NULL, &json, &error) != SPROUT_OK)
-      die("status", &error);
-    sprout_json_free(json);
+    settle(url, seed_pid);
     sprout_fork_destroy(fork);
     changed += count_changed(memory, bytes);
   }

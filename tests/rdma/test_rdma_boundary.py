@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may read a seed's memory: a fork with an open lease over the connection of its own nonce, and nobody else."""
+import json
 import os
 import pathlib
+import subprocess
 
 import pytest
 
 import fabric
 import harness
-from stranger import LOCAL, MALFORMED, NAMES, NONCE, WRONG_VERSION, HandFork, House, Intruders, Loot, hello, until
+from stranger import LOCAL, MALFORMED, NAMES, NONCE, WRONG_VERSION, HandFork, House, Intruders, Loot, hello, program, until
 
 pytestmark = pytest.mark.needs_rdma
 AT_ONCE = 5  # thieves that read side by side
@@ -369,3 +371,32 @@ def test_a_seed_that_can_make_no_queue_pair(sprout, intruders, models):
     assert refusals(seed) == {**before, "local": before["local"] + 1}
     (group / "rdma.max").write_text("rx0 hca_object=max")
     sprout.assert_by(sprout.fork(seed, "null:"), "rdma")
+
+
+@pytest.mark.lab(timeout=900)
+class TestLateBytes:
+    """What a fork was given to read into is the caller's again when the fork has ended, whatever is still under way."""
+
+    @pytest.fixture
+    def cut_short(self, binary):
+        def run(seed, pid, runs, number):
+            before = fabric.counter("rx0", "rcvd_pkts")
+            done = subprocess.run([program(binary, "late_bytes"), seed.url, str(pid), str(runs), str(number)],
+                                  capture_output=True, timeout=600)
+            assert done.returncode == 0, (done.stdout, done.stderr)
+            assert fabric.counter("rx0", "rcvd_pkts") - before > 100 * runs  # by READs
+            return json.loads(done.stdout)
+
+        return run
+
+    def test_cancelled(self, sprout, models, repeat, cut_short):
+        runs = repeat(100)
+        assert cut_short(sprout.seed(models("size:20MB")), 0, runs, 1) == \
+            {"runs": runs, "cut_short": runs, "changed_bytes": 0}
+
+    def test_seed_killed(self, sprout, models, repeat, cut_short):
+        """At a random point, with nobody standing by."""
+        for number in range(repeat(100)):
+            seed = sprout.seed(models("size:20MB"))
+            assert cut_short(seed, -seed.process.pid, 1, number) == {"runs": 1, "cut_short": 1, "changed_bytes": 0}
+            seed.end()
