@@ -128,20 +128,31 @@ class Fork:
         self.begun = time.monotonic()
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, env={**os.environ, **(env or {})})
-        self.output = b""
+        self.output, self.unread = b"", b""
 
     def await_line(self, accept):
         """Reads JSON lines until accept(line) is true; None when the output ended before."""
-        while line := self.process.stdout.readline():
+        while line := self._read_line():
             self.output += line
             if line.startswith(b"{") and accept(json.loads(line)):
                 return json.loads(line)
         return None
 
+    def _read_line(self):
+        """The next line. Past the pipe's own buffer, which would keep lines from whoever reads the rest."""
+        while b"\n" not in self.unread:
+            data = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not data:
+                break
+            self.unread += data
+        end = self.unread.find(b"\n") + 1 or len(self.unread)
+        line, self.unread = self.unread[:end], self.unread[end:]
+        return line
+
     def wait(self, timeout=TIMEOUT):
         output, errors = self.process.communicate(timeout=timeout)
         seconds = time.monotonic() - self.begun
-        return ForkResult(self.process, self.output + output, errors, seconds)
+        return ForkResult(self.process, self.output + self.unread + output, errors, seconds)
 
     def wait_with_usage(self):
         """(result, CPU seconds of the process)."""
@@ -149,7 +160,7 @@ class Fork:
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - self.begun
-        return ForkResult(self.process, self.output + output, errors, seconds), usage.ru_utime + usage.ru_stime
+        return ForkResult(self.process, self.output + self.unread + output, errors, seconds), usage.ru_utime + usage.ru_stime
 
     def kill(self):
         self.process.kill()

@@ -55,9 +55,17 @@ def resources():
 
 
 def resource_rows(kind, pid=None):
-    """What `rdma resource show KIND` lists, of one process or of all. The tool's "pid" is the thread that made it."""
-    rows = json.loads(call("rdma", "-j", "resource", "show", kind) or "[]")
-    return [row for row in rows if pid is None or pathlib.Path(f"/proc/{pid}/task/{row.get('pid')}").exists()]
+    """What `rdma resource show KIND` lists of one process or of all; the kernel's own left out."""
+    rows = [row for row in json.loads(call("rdma", "-j", "resource", "show", kind) or "[]") if "pid" in row]
+    return [row for row in rows if pid is None or process_of(row["pid"]) in (pid, None)]
+
+
+def process_of(thread):
+    """The process of a thread, which is what `rdma` names; None when the thread has ended."""
+    try:
+        return int(re.search(r"^Tgid:\s*(\d+)", pathlib.Path(f"/proc/{thread}/status").read_text(), re.M)[1])
+    except FileNotFoundError:
+        return None
 
 
 class Link:
@@ -70,13 +78,8 @@ class Link:
         call("ip", "link", "set", self.name, "down")
 
     def up(self):
-        """Up again, with the routes and neighbours that went away with it."""
         call("ip", "link", "set", self.name, "up")
-        number = int(self.name[4:])
-        for one, other in ((number, number ^ 1), (number ^ 1, number)):
-            call("ip", "route", "replace", f"10.7.{other}.1/32", "dev", f"veth{one}", "src", f"10.7.{one}.1")
-            address = pathlib.Path(f"/sys/class/net/veth{other}/address").read_text().strip()
-            call("ip", "neigh", "replace", f"10.7.{other}.1", "lladdr", address, "dev", f"veth{one}")
+        restore_ways()
 
     def flap(self, seconds):
         self.down()
@@ -91,13 +94,26 @@ class Link:
         subprocess.run(["tc", "qdisc", "del", "dev", self.name, "root"], capture_output=True)
 
 
+def ends():
+    return sorted(int(path.name.removeprefix("veth")) for path in pathlib.Path("/sys/class/net").glob("veth*"))
+
+
+def restore_ways():
+    """Routes and neighbours go away with the interface that they are on: see add_way in lab/guest-net."""
+    up = [end for end in ends() if int(pathlib.Path(f"/sys/class/net/veth{end}/flags").read_text(), 16) & 1]
+    for end in up:
+        other = end ^ 1
+        address = pathlib.Path(f"/sys/class/net/veth{other}/address").read_text().strip()
+        call("ip", "route", "replace", f"10.7.{other}.1/32", "dev", f"veth{end}", "src", f"10.7.{end}.1")
+        call("ip", "neigh", "replace", f"10.7.{other}.1", "lladdr", address, "dev", f"veth{end}")
+
+
 def mend():
     """Links as they were at the start."""
-    for path in pathlib.Path("/sys/class/net").glob("veth*"):
-        link = Link(path.name.removeprefix("veth"))
-        link.calm()
-        if "up" != (path / "operstate").read_text().strip():
-            link.up()
+    for end in ends():
+        Link(end).calm()
+        call("ip", "link", "set", f"veth{end}", "up")
+    restore_ways()
 
 
 def metric(seed, name, **labels):
@@ -129,7 +145,7 @@ def resident_bytes(pid):
 
 
 def address_of(device):
-    return f"10.7.{device.removeprefix('rx')}.1"
+    return f"10.7.{0 if device == 'auto' else device.removeprefix('rx')}.1"
 
 
 class World(harness.World):

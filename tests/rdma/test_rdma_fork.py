@@ -49,7 +49,7 @@ class TestOneDevice:
         seed = sprout.seed(models("tiny"), transport="tcp")
         sprout.assert_by(sprout.fork(seed, "null:", transport="auto"), "tcp")
         refused = sprout.fork(seed, "null:", transport="rdma")
-        assert refused.exit == 4 and "rdma" in refused.errors.lower(), refused
+        assert refused.exit == 4 and "transport" in refused.errors.lower(), refused
 
     def test_a_token_guards_rdma_as_well(self, sprout, models, tmp_path):
         (tmp_path / "token").write_text("secret-of-the-test\n")
@@ -95,14 +95,14 @@ class TestOneDevice:
             assert 50 / 20 * 0.8 <= done.result["seconds"] <= 50 / 20 * 1.6, done
 
     def test_two_forks_share_a_limit(self, sprout, models):
-        seed = sprout.seed(models("size:50MB"), "--max-rate", "40M")
+        seed = sprout.seed(models("size:100MB"), "--max-rate", "20M")
         seed.await_digests()
         forks = [sprout.start_fork(seed, "null:") for _ in range(2)]
         results = [fork.wait() for fork in forks]
         for done in results:
             sprout.assert_by(done, "rdma")
         seconds = [done.result["seconds"] for done in results]
-        assert max(seconds) >= 100 / 40 * 0.8 and max(seconds) / min(seconds) <= 1.4, seconds
+        assert max(seconds) >= 200 / 20 * 0.8 and max(seconds) / min(seconds) <= 1.4, seconds
 
 
 @pytest.mark.lab(devices="two")
