@@ -193,6 +193,7 @@ static void test_several_connections(void **state) {
   struct source_driver *driver = &scene->driver;
 
   scene->options.connections = 4;
+  scene->seed.lease_ns = scene->seed.heartbeat_ns = 600000000000u; /* also on a slow machine */
   open_source(scene);
   assert_true(source_driver_ready(driver));
   for (uint64_t i = 0; i < 16; i++)

@@ -58,6 +58,7 @@ static void start_with(struct sprout_seed_options *more) {
   options->tensor_count = 2;
   options->tensors_mutable = true;
   options->name = "changing";
+  options->lease_ns = 600000000000u; /* also on a slow machine */
   seed_fixture_start(options);
 }
 
