@@ -211,7 +211,7 @@ static void account(struct reactor *reactor, uint64_t busy_ns, uint32_t completi
     atomic_store_explicit(&reactor->max_loop_ns, busy_ns, memory_order_relaxed);
 }
 
-/* Begins at the time that now_ns tells. Reads the clock three times: where it is no more than a
+/* Begins at the time that now_ns tells. Reads the clock twice: where it is no more than a
  * memory access that costs nothing, where it is a system call (virtual machines, tracing) more
  * would show. */
 static void tick(struct reactor *reactor, uint64_t timeout_ns) {
@@ -222,7 +222,6 @@ static void tick(struct reactor *reactor, uint64_t timeout_ns) {
   if (limit_ns > 0) start_ns = reactor->now_ns; /* what came before was sleep */
   uint32_t completions = ring_deliver(reactor->ring);
   run_finished_work(reactor);
-  if (completions > 0) reactor->now_ns = clock_ns();
   run_timers(reactor);
   run_deferred(reactor);
   reactor->now_ns = clock_ns();

@@ -65,7 +65,7 @@ void reactor_leave(struct reactor *reactor);
 /* Any thread; async-signal-safe. A stop that comes while nobody runs ends the next run at once. */
 void reactor_stop(struct reactor *reactor);
 
-/* CLOCK_MONOTONIC, read once per tick and refreshed before timers and deferred callbacks. */
+/* CLOCK_MONOTONIC as of the last wake-up: what callbacks of one tick do takes no time. */
 uint64_t reactor_now(const struct reactor *reactor);
 /* Reads the clock for reactor_now: for who uses the reactor while it does not tick. */
 void reactor_refresh(struct reactor *reactor);

@@ -16,8 +16,8 @@
 #include <sys/mman.h>
 
 #define NULL_PIECES 64u
-/* Two reads under way, one being digested, one in store. More would only be pinned for nothing. */
-#define NULL_SLOTS 4u
+/* Two reads under way, one in store. More would only be pinned, and fall out of the cache. */
+#define NULL_SLOTS 3u
 
 /* Memory of one size, cut up and handed out. */
 struct scratch_stack {

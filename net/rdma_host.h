@@ -65,6 +65,7 @@ struct rdma_device {
   struct verbs_device_info info;
   struct verbs_channel *channel; /* of completion queues that somebody waits for */
   bool failed;                   /* fatal: every link on it is to be closed */
+  uint32_t armed; /* queues of the channel that will make an event, as far as owners count */
 
   /* the host's own */
   struct ring_op channel_poll, async_poll;

@@ -21,6 +21,8 @@
 /* The window is filled by chains of this part of it: fewer are too few to keep a rail busy while
  * one of them is being looked at, more only cost wake-ups. */
 #define LANE_CHAINS 2u
+/* With a window below this many forks share the seed, and fill each other's gaps: one chain. */
+#define LANE_SHARED_WINDOW (2u << 20)
 
 enum lane_state {
   LANE_IDLE,       /* waits for start */

@@ -12,9 +12,13 @@
 
 /* --- credits --- */
 
+static uint64_t chains_of(const struct rdma_lane *lane) {
+  return lane->window.bytes < LANE_SHARED_WINDOW && lane->open_rails == 1 ? 1 : LANE_CHAINS;
+}
+
 /* Every rail is to have its chains in the window. */
 static uint64_t piece_bytes_max(const struct rdma_lane *lane) {
-  uint64_t bytes = LANE_PIECE_MAX, parts = LANE_CHAINS * (uint64_t)lane->open_rails;
+  uint64_t bytes = LANE_PIECE_MAX, parts = chains_of(lane) * (uint64_t)lane->open_rails;
   while (bytes > LANE_PIECE_MIN && bytes * parts > lane->window.bytes) bytes /= 2;
   return bytes;
 }
@@ -33,8 +37,9 @@ static bool is_fenced(const struct rdma_lane *lane) {
  * a rail would idle from the end of one to the next. */
 static bool chain_is_full(const struct lane_rail *rail, uint64_t bytes) {
   const struct rdma_lane *lane = rail->lane;
-  return rail->chain_count > 0 && ((rail->chain_count + 1) * LANE_CHAINS > rail->rail.depth ||
-                                   (rail->chain_bytes + bytes) * LANE_CHAINS > lane->window.bytes);
+  return rail->chain_count > 0 &&
+         ((rail->chain_count + 1) * chains_of(lane) > rail->rail.depth ||
+          (rail->chain_bytes + bytes) * chains_of(lane) > lane->window.bytes);
 }
 
 /* A request for a piece is free, and one for the fence behind it. */
@@ -249,7 +254,7 @@ static bool any_idle(const struct rdma_lane *lane) {
 static bool worth_a_pass(const struct rdma_lane *lane) {
   uint64_t room =
       lane->inflight_bytes < lane->window.bytes ? lane->window.bytes - lane->inflight_bytes : 0;
-  return room >= lane->window.bytes / LANE_CHAINS || any_idle(lane);
+  return room >= lane->window.bytes / chains_of(lane) || any_idle(lane);
 }
 
 static bool fits_window(const struct rdma_lane *lane, uint64_t bytes) {

@@ -23,6 +23,11 @@
 
 static void take_completions(struct rdma_rail *rail);
 
+static void disarm(struct rdma_rail *rail) {
+  if (rail->armed) rail->options.device->armed--;
+  rail->armed = false;
+}
+
 /* --- ending --- */
 
 static void end_on_worker(struct work *work) {
@@ -38,6 +43,7 @@ static void ended_on_worker(struct work *work) {
   if (rail->link != NULL) rail->verbs->link_free(rail->link);
   rail->link = NULL;
   rail->queue = NULL;
+  disarm(rail);
   rail->state = RDMA_RAIL_ENDED;
   rdma_host_unwatch(rail->options.host, &rail->watch);
   rail->listener->ended(rail, &rail->error);
@@ -184,6 +190,7 @@ static void sleep_if_idle(struct rdma_rail *rail) {
       return;
     }
     rail->armed = true;
+    rail->options.device->armed++;
     if (poll_queue(rail) == 0) return;
   }
 }
@@ -205,7 +212,7 @@ static void take_completions(struct rdma_rail *rail) {
 static void channel_event(struct rdma_queue_owner *owner) {
   struct rdma_rail *rail = container_of(owner, struct rdma_rail, queue_owner);
   rail->verbs->queue_acknowledge(rail->queue, 1);
-  rail->armed = false;
+  disarm(rail);
   take_completions(rail);
 }
 

@@ -10,7 +10,6 @@
 
 #define MS_NS 1000000ull
 #define SECOND_NS 1000000000ull
-#define EARLY_BEATS 2u
 /* A seed that computes digests for us may take long; its heartbeats say whether it lives. */
 #define DIGEST_TIMEOUT_NS (600 * SECOND_NS)
 
@@ -115,7 +114,6 @@ void remote_control_connect(struct source *base) {
   if (!model[0] && rank[0]) snprintf(target, sizeof target, "/v1/manifest?rank=%s", rank);
   source->state = REMOTE_MANIFEST;
   source->grant = (struct source_grant){0};
-  source->beats = 0;
   struct http_request request = request_to(source, "GET", target);
   send_control(source, source->control, &source->manifest_call, &request,
                source->control_timeout_ns);
@@ -130,13 +128,9 @@ static bool same_grant(const struct source_grant *a, const struct source_grant *
 }
 
 static void schedule_beat(struct remote_source *source) {
-  /* A queued fork asks more often: its slot may be free at any time. One that has just begun does
-   * too: of forks that begin together the first were granted more than their share. */
-  bool queued = source->state == REMOTE_QUEUED, early = source->beats < EARLY_BEATS;
-  uint64_t pause_ns = source->heartbeat_ns;
-  if (queued) pause_ns /= 4;
-  if (!queued && early) pause_ns /= 8;
-  if (!queued) source->beats++;
+  /* A queued fork asks more often: its slot may be free at any time. */
+  uint64_t pause_ns =
+      source->state == REMOTE_QUEUED ? source->heartbeat_ns / 4 : source->heartbeat_ns;
   reactor_timer_start(source->reactor, &source->beat_timer,
                       reactor_now(source->reactor) + pause_ns);
 }

@@ -70,7 +70,6 @@ struct remote_source {
   char fork_hex[2 * WIRE_ID_BYTES + 1];
   bool admitted; /* the seed keeps a fork of ours: tell it when we go */
   uint64_t lease_ns, heartbeat_ns;
-  uint32_t beats; /* since it was admitted */
   uint64_t
       post_until_ns; /* no read is sent later: 0.8 lease after the last good heartbeat was sent */
   struct source_grant grant;

@@ -10,6 +10,8 @@
 #include <assert.h>
 
 #define STRIKES_MAX 2u
+/* A chunk is cut up while the next one waits, however small the seed's window. */
+#define ENGINE_WINDOW_MIN (2ull * SPROUT_CHUNK_BYTES)
 
 static void lane_ready(struct lane *lane);
 static void lane_failed(struct lane *lane, const struct sprout_error *error);
@@ -23,7 +25,7 @@ static const struct lane_listener listener = {
 struct source_grant remote_lanes_engine_grant(const struct remote_source *source) {
   struct source_grant grant = source->grant;
   if (source->lane == NULL || source->lane->ordered) return grant;
-  grant.window.bytes += 2ull * SPROUT_CHUNK_BYTES;
+  if (grant.window.bytes < ENGINE_WINDOW_MIN) grant.window.bytes = ENGINE_WINDOW_MIN;
   grant.window.depth = grant.window.operations;
   return grant;
 }

@@ -223,7 +223,7 @@ static void count_reads(void *context) {
 static void change_between_reads(bool any_order) {
   for (uint32_t rails = 1; rails <= 2; rails++) {
     for (uint32_t at = 1; at <= 40; at += 3) {
-      make_ready(&(struct wishes){.rails = rails, .window_bytes = MI / 2});
+      make_ready(&(struct wishes){.rails = rails, .window_bytes = rails * MI / 4});
       bench.change_at = at;
       fake_verbs_any_order(any_order);
       fake_verbs_before_copy(count_reads, &bench);
