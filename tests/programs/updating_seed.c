@@ -207,14 +207,20 @@ static bool received_is(uint64_t bytes) {
   return shared.received_bytes >= bytes;
 }
 
-/* Under the lock: waits until `reached(value)`; false when nothing moves any more. */
+/* Under the lock: waits until `reached(value)`; false when nothing moves any more. Seconds are
+ * counted one by one: a process that was stopped for a while has not got stuck. */
 static bool await(bool (*reached)(uint64_t value), uint64_t value) {
-  struct timespec limit;
-  clock_gettime(CLOCK_REALTIME, &limit);
-  limit.tv_sec += PATIENCE_S;
-  while (!reached(value))
-    if (pthread_cond_timedwait(&shared.moved, &shared.lock, &limit) != 0) return reached(value);
-  return true;
+  uint64_t seen_bytes = shared.received_bytes;
+  for (int idle_s = 0; !reached(value) && idle_s < PATIENCE_S;) {
+    struct timespec limit;
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec++;
+    bool woken = pthread_cond_timedwait(&shared.moved, &shared.lock, &limit) == 0;
+    if (!woken) idle_s++;
+    if (seen_bytes != shared.received_bytes) idle_s = 0;
+    seen_bytes = shared.received_bytes;
+  }
+  return reached(value);
 }
 
 static int by_value(const void *a, const void *b) {
