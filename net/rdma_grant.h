@@ -17,9 +17,9 @@
 #define RDMA_WINDOW_TOTAL_BYTES (8ull << 20)
 #define RDMA_WINDOW_LEAST_BYTES (256ull << 10)
 /* The longest work request: a window is overdrawn by at most one. */
-#define RDMA_REQUEST_BYTES (1ull << 20)
+#define RDMA_REQUEST_BYTES (4ull << 20)
 /* READs outstanding on one connection, and work requests in flight of one fork. */
-#define RDMA_READ_DEPTH 16u
+#define RDMA_READ_DEPTH 64u
 #define RDMA_WINDOW_OPERATIONS 256u
 
 /* The window of each of `forks` RDMA forks; `inflight_bytes`: the most that one may have. */

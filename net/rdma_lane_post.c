@@ -136,9 +136,10 @@ static struct lane_piece *cut_piece(struct rdma_lane *lane, uint64_t bytes_max) 
   return NULL;
 }
 
-/* The most that the next piece may have. */
+/* The least that the next piece may have: one that was cut before is known; how far the bytes of
+ * another lie together is seen when it is cut. */
 static uint64_t next_bytes(const struct rdma_lane *lane) {
-  if (list_empty(&lane->retry)) return piece_bytes_max(lane);
+  if (list_empty(&lane->retry)) return 1;
   return container_of(lane->retry.next, struct lane_piece, of_rail)->cut.length_bytes;
 }
 
@@ -281,7 +282,8 @@ static void make_chains(struct rdma_lane *lane) {
     if (choose_rail(lane, next_bytes(lane)) == NULL) return;
     struct lane_piece *piece = next_piece(lane);
     if (piece == NULL || lane->state != LANE_READY) return;
-    struct lane_rail *rail = choose_rail(lane, piece->cut.length_bytes);
+    uint64_t bytes = piece->cut.length_bytes;
+    struct lane_rail *rail = fits_window(lane, bytes) ? choose_rail(lane, bytes) : NULL;
     if (rail == NULL) {
       list_prepend(&lane->retry, &piece->of_rail);
       return;

@@ -26,6 +26,7 @@ import fabric  # noqa: E402
 FULL = os.environ.get("SPROUT_TEST_FULL") == "1"
 MIB = 1 << 20
 MODEL = "size:512MB"
+SEED_MODEL = "size:2GB"  # a seed is measured while it is read, less while forks come and go
 SMALL = "tensors:20000x8KiB"
 EVERY_OTHER = ["--tensor", "*[02468].weight"]
 TINY_READS = "tensors:20000x4KiB"
@@ -120,7 +121,7 @@ def measure_fork(arguments, spec, *options):
 
 def measure_seed(arguments, total):
     """What a seed spends while `total` bytes are read from it: by as few forks as that takes."""
-    inside = Inside(arguments, MODEL)
+    inside = Inside(arguments, SEED_MODEL)
     inside.fork()
     before, read, forks, begun = inside.counters(), 0, 0, time.monotonic()
     while read < total:
@@ -153,7 +154,8 @@ class Lab:
         command = [fabric.LAB / "run", sys.executable, __file__, "--inside", json.dumps([name, *values]),
                    "--binary", self.arguments.binary, "--many-forks", self.arguments.many_forks,
                    *[f"--fork-option={option}" for option in self.arguments.fork_option]]
-        environment = {**os.environ, "LAB_SETUP": "one", "LAB_MEMORY": "3G", "LAB_TIMEOUT": "1200",
+        memory = "5G" if name == "seed" else "3G"
+        environment = {**os.environ, "LAB_SETUP": "one", "LAB_MEMORY": memory, "LAB_TIMEOUT": "1200",
                        "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:

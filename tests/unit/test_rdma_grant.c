@@ -59,14 +59,16 @@ static void the_larger_of_two_windows_counts(void **state) {
   char reason[96] = "";
   struct rdma_grant grant = {.judging = false};
   rdma_grant_given(&grant, 8 * MIB, 0);
-  assert_true(rdma_grant_judge(&grant, 9 * MIB, 0, S, reason, sizeof(reason)));
-  assert_false(rdma_grant_judge(&grant, 9 * MIB + 1, 0, S, reason, sizeof(reason)));
+  assert_true(rdma_grant_judge(&grant, 8 * MIB + RDMA_REQUEST_BYTES, 0, S, reason, sizeof(reason)));
+  assert_false(
+      rdma_grant_judge(&grant, 8 * MIB + RDMA_REQUEST_BYTES + 1, 0, S, reason, sizeof(reason)));
   assert_non_null(strstr(reason, "MB are granted"));
   rdma_grant_given(&grant, MIB, 0);
-  assert_true(rdma_grant_judge(&grant, 9 * MIB, 0, S, reason, sizeof(reason)));
+  assert_true(rdma_grant_judge(&grant, 8 * MIB + RDMA_REQUEST_BYTES, 0, S, reason, sizeof(reason)));
   rdma_grant_given(&grant, MIB, 0);
-  assert_false(rdma_grant_judge(&grant, 9 * MIB, 0, 3 * S, reason, sizeof(reason)));
-  assert_true(rdma_grant_judge(&grant, 2 * MIB, 0, 3 * S, reason, sizeof(reason)));
+  assert_false(
+      rdma_grant_judge(&grant, 8 * MIB + RDMA_REQUEST_BYTES, 0, 3 * S, reason, sizeof(reason)));
+  assert_true(rdma_grant_judge(&grant, MIB + RDMA_REQUEST_BYTES, 0, 3 * S, reason, sizeof(reason)));
   assert_false(rdma_grant_judge(&grant, UINT64_MAX, 0, 3 * S, reason, sizeof(reason)));
 }
 
@@ -82,14 +84,15 @@ static void a_window_that_shrinks_fast_leaves_time(void **state) {
     rdma_grant_given(&grant, 8 * MIB >> i, 0);
     assert_true(rdma_grant_judge(&grant, 8 * MIB, 0, S + i * S / 5, reason, sizeof(reason)));
   }
-  assert_false(rdma_grant_judge(&grant, 9 * MIB + 1, 0, S + 8 * S / 5, reason, sizeof(reason)));
+  assert_false(rdma_grant_judge(&grant, 8 * MIB + RDMA_REQUEST_BYTES + 1, 0, S + 8 * S / 5, reason,
+                                sizeof(reason)));
   assert_false(rdma_grant_judge(&grant, 8 * MIB, 0, 4 * S, reason, sizeof(reason)));
   /* Who has come down stays down. */
   rdma_grant_given(&grant, 8 * MIB, 0);
   assert_true(rdma_grant_judge(&grant, 8 * MIB, 0, 5 * S, reason, sizeof(reason)));
   rdma_grant_given(&grant, MIB, 0);
   rdma_grant_given(&grant, MIB, 0);
-  assert_true(rdma_grant_judge(&grant, 2 * MIB, 0, 5 * S, reason, sizeof(reason)));
+  assert_true(rdma_grant_judge(&grant, MIB + RDMA_REQUEST_BYTES, 0, 5 * S, reason, sizeof(reason)));
   assert_false(rdma_grant_judge(&grant, 8 * MIB, 0, 5 * S, reason, sizeof(reason)));
 }
 
@@ -97,7 +100,7 @@ static void a_rate_is_looked_at_over_two_seconds(void **state) {
   (void)state;
   char reason[96] = "";
   struct rdma_grant grant = {.judging = false};
-  const uint64_t rate = 100000000, burst = 9 * MIB;
+  const uint64_t rate = 100000000, burst = RDMA_WINDOW_TOTAL_BYTES + RDMA_REQUEST_BYTES;
   rdma_grant_given(&grant, MIB, rate);
   /* The first report may carry what was read before. */
   assert_true(rdma_grant_judge(&grant, 0, UINT64_MAX / 2, S, reason, sizeof(reason)));

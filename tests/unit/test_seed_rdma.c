@@ -453,8 +453,10 @@ static void who_is_over_its_window_is_closed(void **state) {
   struct rdma_peer peer;
   start_with(1, NULL);
   open_connected(1, &opened, &peer);
-  const struct wire_heartbeat fine = {.received_bytes = 5, .peak_inflight_bytes = 9u << 20};
-  const struct wire_heartbeat over = {.received_bytes = 7, .peak_inflight_bytes = (9u << 20) + 1};
+  const struct wire_heartbeat fine = {.received_bytes = 5,
+                                      .peak_inflight_bytes = (8u << 20) + RDMA_REQUEST_BYTES};
+  const struct wire_heartbeat over = {.received_bytes = 7,
+                                      .peak_inflight_bytes = (8u << 20) + RDMA_REQUEST_BYTES + 1};
   assert_int_equal(beat_with(&opened, &fine), 200);
   assert_int_equal(beat_with(&opened, &over), 410);
   rdma_peer_wait_gone(&peer);
