@@ -64,11 +64,7 @@ def find_binary():
 
 def why_no_rdma():
     path = find_binary()
-    if path is None:
-        return "no sprout program: build one or set SPROUT_BIN"
-    said = subprocess.run([path, "fork", "--help"], capture_output=True, text=True, timeout=60).stdout
-    transports = [line for line in said.splitlines() if "comma list of" in line or "rdma" in line]
-    return None if any("rdma" in line for line in transports) else f"{path} was built without RDMA"
+    return fabric.why_no_rdma(path) if path else "no sprout program: build one or set SPROUT_BIN"
 
 
 @pytest.fixture(scope="session")

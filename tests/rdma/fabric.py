@@ -30,6 +30,13 @@ def why_missing():
 
 
 
+def why_no_rdma(binary):
+    """Why a program cannot do RDMA: its help names the transports that it has. None when it can."""
+    said = subprocess.run([binary, "fork", "--help"], capture_output=True, text=True, timeout=60).stdout
+    known = re.search(r"comma list of:\s*([a-z, ]+)", said)
+    return None if known and "rdma" in known[1] else f"{binary} was built without RDMA"
+
+
 def call(*command):
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, timeout=30).stdout
 
