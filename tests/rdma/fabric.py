@@ -76,7 +76,12 @@ def process_of(thread):
 
 
 class Link:
-    """One end of a veth pair; what is done to it stays until mend()."""
+    """One end of a veth pair; what is done to it stays until mend().
+
+    A wire that loses everything is cut(): the interfaces take packets as before. An interface that is down() refuses
+    them, whereupon Soft-RoCE puts queue pairs into error at once, that of its connection manager included: until the device is
+    made anew nothing connects over it.
+    """
 
     def __init__(self, number):
         self.name = f"veth{number}"
@@ -88,10 +93,21 @@ class Link:
         call("ip", "link", "set", self.name, "up")
         restore_ways()
 
+    def cut(self):
+        for end in (self, self.other()):
+            end.disturb("loss", "100%")
+
+    def join(self):
+        for end in (self, self.other()):
+            end.calm()
+
+    def other(self):
+        return Link(int(self.name.removeprefix("veth")) ^ 1)
+
     def flap(self, seconds):
-        self.down()
+        self.cut()
         elapse(seconds)
-        self.up()
+        self.join()
 
     def disturb(self, *netem):
         """disturb("loss", "1%"): packets that leave this end."""

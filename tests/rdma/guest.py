@@ -6,9 +6,6 @@ for each run of tests that follow one another in one file with the same needs, a
 (inside) with their names. Inside, `Reporter` writes each report as a line to a file that both see and says so on
 standard output; outside, `LabTests` hands the reports on as if the tests had run there. If the guest dies or hangs, the
 test that ran then has failed, and the next one gets a new guest.
-
-A machine that is paused by stop signals to all its processes (some are, for a snapshot) takes a guest's programs or its
-kernel down, and the guest says so. What fails in such a guest is run again in another one.
 """
 import collections
 import dataclasses
@@ -30,8 +27,6 @@ INSIDE = "SPROUT_TEST_INSIDE"  # the shared directory, in the environment of wha
 NEWS = "\x1freport"  # the line that says that the file of reports has grown
 BOOT_S = 60  # a guest boots in half a second; this is for a machine that is very busy
 PARTS = ("setup", "call", "teardown")
-PAUSED = ("userspace - child stopped with signal", "wait_stub_done : failed")  # its kernel met a signal of the machine's
-ATTEMPTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +73,6 @@ class Guest:
         self.reports = collections.defaultdict(list)
         self.last_words = collections.deque(maxlen=40)
         self.taken = 0  # characters of the file of reports
-        self.paused = False  # the machine was, and the guest did not take it well
         seconds = BOOT_S + sum(Needs.of(item).timeout + 30 for item in items)
         environment = {**os.environ, INSIDE: str(self.share), "LAB_SHARE": str(self.share), "LAB_SETUP": needs.devices,
                        "LAB_MEMORY": needs.memory, "LAB_TIMEOUT": str(seconds), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -114,7 +108,6 @@ class Guest:
             elif text:
                 print(f"  {text}", flush=True)
                 self.last_words.append(text)
-                self.paused = self.paused or any(words in text for words in PAUSED)
         return bool(data)
 
     def _read_reports(self):
@@ -167,29 +160,18 @@ class LabTests:
         self._end_guest()
 
     def _run(self, item):
-        for _ in range(ATTEMPTS):
-            reports, paused = self._attempt(item)
-            if not paused or not any(report.failed for report in reports):
-                break
-            self._end_guest()
-            print(f"  the machine was paused: {item.nodeid} again", flush=True)
-        return reports
-
-    def _attempt(self, item):
-        """Reports of the test, and whether the machine was paused during the life of its guest."""
         if item.nodeid not in self.unfinished:
             self._end_guest()
             items = self._company(item)
             self.guest = Guest(self.config, items, Needs.of(item))
             self.unfinished = {other.nodeid for other in items}
         self.unfinished.discard(item.nodeid)
-        guest = self.guest
-        reports = list(guest.take(item))
+        reports = list(self.guest.take(item))
         if {report.when for report in reports} < set(PARTS) and not any(r.when == "teardown" for r in reports):
             said = self._end_guest()
             reports.append(pytest.TestReport(item.nodeid, item.location, {}, "failed",
                                              f"the guest ended during this test: {said}", "call"))
-        return reports, guest.paused
+        return reports
 
     def _company(self, first):
         """The tests that share a guest with this one: those that follow it and need the same."""

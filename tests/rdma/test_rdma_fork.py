@@ -163,7 +163,7 @@ def test_under_address_sanitizer(tmp_path, models):
         world.assert_by(world.fork(seed, "null:", transport="auto"), "rdma")
         lost = world.start_fork(seed, "null:", "--max-rate", "5M", "--stall-timeout", "1s")
         assert lost.await_line(lambda line: line.get("done_bytes", 0) > 0)
-        fabric.Link(1).down()
+        fabric.Link(1).cut()
         assert lost.wait().exit == 4
         seed.process.terminate()
         assert seed.process.wait(60) == 0, seed.text()

@@ -31,7 +31,7 @@ class TestDisturbed:
         assert harness.tree_hashes(tmp_path / "copy") == harness.tree_hashes(path)
 
     def test_short_flap(self, sprout, models, tmp_path):
-        """The link is down for 150 ms, again and again."""
+        """Nothing passes for 150 ms, again and again."""
         path = models("size:100MB")
         seed = sprout.seed(path)
         fork = sprout.start_fork(seed, tmp_path / "copy", "--max-rate", "40M")
@@ -69,7 +69,7 @@ class TestDownForGood:
         seed = sprout.seed(path, "--max-rate", "40M")
         fork = sprout.start_fork(seed, tmp_path / "copy", "--stall-timeout", f"{STALL_S}s", transport="auto")
         begun(fork, 20_000_000)
-        fabric.Link(1).down()
+        fabric.Link(1).cut()
         done = fork.wait()
         assert done.exit == 0 and done.result["verified"] == "xxh3-128", done
         assert fabric.fallbacks(done) >= 1 and "rdma" in done.errors.lower(), done
@@ -90,11 +90,11 @@ class TestDownForGood:
         seed = sprout.seed(path, "--max-rate", "40M")
         fork = sprout.start_fork(seed, tmp_path / "copy", "--stall-timeout", f"{STALL_S}s")
         begun(fork, 20_000_000)
-        fabric.Link(1).down()
+        fabric.Link(1).cut()
         down_at = time.monotonic()
         done = fork.wait()
         assert done.exit == 4 and time.monotonic() - down_at <= STALL_S + 3, done
-        fabric.Link(1).up()
+        fabric.Link(1).join()
         again = sprout.fork(sprout.seed(path), tmp_path / "copy")
         sprout.assert_by(again, "rdma")
         assert again.result["reused_bytes"] > 0
@@ -106,9 +106,9 @@ class TestDownForGood:
         seed = sprout.seed(path, "--max-rate", "40M", device="rx0")
         lost = sprout.start_fork(seed, "null:", "--stall-timeout", "1s", device="rx1")
         begun(lost, 10_000_000)
-        fabric.Link(1).down()
+        fabric.Link(1).cut()
         assert lost.wait().exit == 4
-        fabric.Link(1).up()
+        fabric.Link(1).join()
         sprout.assert_by(sprout.fork(seed, "null:", device="rx1"), "rdma")
         assert fabric.resource_rows("qp", seed.process.pid) == []
 
@@ -120,7 +120,7 @@ class TestDownForGood:
         fork = sprout.start_fork([seed, standby], tmp_path / "copy", "--stall-timeout", f"{STALL_S}s", "--max-rate", str(rate),
                                  **options)
         line = begun(fork, 20_000_000)
-        fabric.Link(1).down()
+        fabric.Link(1).cut()
         down_at = time.monotonic()
         done = fork.wait()
         cost = time.monotonic() - down_at - (line["total_bytes"] - line["done_bytes"]) / rate
@@ -144,13 +144,28 @@ class TestDownWithAnotherDevice:
         seed = sprout.seed(path, "--max-rate", "40M", device="rx0,rx2")
         fork = sprout.start_fork(seed, tmp_path / "copy", "--stall-timeout", f"{STALL_S}s", device="rx1,rx3")
         begun(fork, 20_000_000)
-        fabric.Link(1).down()
+        fabric.Link(1).cut()
         done = fork.wait()
         sprout.assert_by(done, "rdma")
         assert harness.tree_hashes(tmp_path / "copy") == harness.tree_hashes(path)
 
     def test_a_device_that_is_down_is_not_chosen(self, sprout, models):
-        fabric.Link(0).down()
+        fabric.Link(0).cut()
         seed = sprout.seed(models("tiny"), device="auto")
         sprout.assert_by(sprout.fork(seed, "null:", device="auto"), "rdma")
         assert fabric.metric(seed, "sprout_rdma_port_up", device="rx2") == 1
+
+
+@pytest.mark.lab(devices="two", timeout=121)  # a guest of its own: its devices are of no more use afterwards
+class TestSwitchedOff:
+    def test_an_interface_that_is_switched_off(self, sprout, models, tmp_path):
+        """Soft-RoCE then fails at once and for ever: the rest comes over TCP."""
+        path = models("size:100MB")
+        seed = sprout.seed(path, "--max-rate", "40M")
+        fork = sprout.start_fork(seed, tmp_path / "copy", transport="auto")
+        begun(fork, 20_000_000)
+        fabric.Link(1).down()
+        done = fork.wait()
+        assert done.exit == 0 and done.result["verified"] == "xxh3-128", done
+        assert fabric.fallbacks(done) >= 1, done
+        assert harness.tree_hashes(tmp_path / "copy") == harness.tree_hashes(path)
