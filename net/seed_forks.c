@@ -79,7 +79,9 @@ static void grant_http(const struct seed_fork *fork, struct source_grant *grant_
 
 /*
  * How often the fork shall ask. What is read over HTTP is held here; one-sided reads learn of other
- * readers by heartbeats alone, so these come soon after a change and less and less often then.
+ * readers by heartbeats alone, so these come soon after a change and less and less often then;
+ * least often from who has read nothing since the last one: many idle forks shall cost next to
+ * nothing.
  */
 static uint64_t heartbeat(const struct seed_fork *fork, const struct source_grant *grant) {
   uint64_t most_ns = fork->seed->settings.lease_ns / SEED_HEARTBEATS_PER_LEASE;
@@ -87,6 +89,9 @@ static uint64_t heartbeat(const struct seed_fork *fork, const struct source_gran
   if (!seed_rdma_is_reader(fork, reactor_now(fork->seed->reactor))) return most_ns;
   bool changed = grant->window.bytes != fork->grant.window_bytes || grant->rate != fork->grant.rate;
   if (changed || fork->heartbeat_ns == 0) return least_ns;
+  bool idle = fork->admission->received_bytes == fork->heard_bytes;
+  if (idle)
+    most_ns = fork->seed->settings.lease_ns * 3 / 10; /* a lost one is made up for in time */
   return 2 * fork->heartbeat_ns < most_ns ? 2 * fork->heartbeat_ns : most_ns;
 }
 
@@ -99,6 +104,7 @@ static void grant(struct seed_fork *fork, struct source_grant *grant_out) {
   else
     grant_http(fork, grant_out);
   fork->heartbeat_ns = heartbeat(fork, grant_out);
+  fork->heard_bytes = fork->admission->received_bytes;
   fork->window_bytes_before = fork->window_bytes;
   fork->window_bytes = grant_out->window.bytes;
   rdma_grant_given(&fork->grant, grant_out->window.bytes, grant_out->rate);

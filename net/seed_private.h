@@ -64,6 +64,7 @@ struct seed_fork {
   bool fell_back;  /* counted: it was invited and reads over HTTP */
   struct rdma_grant grant;
   uint64_t heartbeat_ns;          /* what it was told last; 0: nothing yet */
+  uint64_t heard_bytes;           /* received, as it said then */
   uint64_t rdma_bytes;            /* as it reports */
   uint64_t rate_bytes_per_second; /* smoothed, for people */
   uint64_t rated_ns, rated_bytes;
