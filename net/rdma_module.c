@@ -43,7 +43,7 @@ static bool find_own_directory(char directory[PATH_MAX]) {
 static bool find_module(char path[PATH_MAX]) {
   char own[PATH_MAX];
   if (find_own_directory(own)) {
-    static const char *const places[] = {"", "/sprout", "/" SPROUT_MODULE_DIR_FROM_PROGRAM};
+    static const char *const places[] = {"", "/sprout", ("/" SPROUT_MODULE_DIR_FROM_PROGRAM)};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
       int length = snprintf(path, PATH_MAX, "%s%s/" MODULE_FILE, own, places[i]);
       if (length < PATH_MAX && access(path, F_OK) == 0) return true;
