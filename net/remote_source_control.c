@@ -69,6 +69,14 @@ static bool take_answer(struct remote_control *control, const struct sprout_erro
   return false;
 }
 
+/* The same for answers of which only 200 is a good one. */
+static bool take_good_answer(struct remote_control *control, const struct sprout_error *error) {
+  if (!take_answer(control, error)) return false;
+  if (control->call.status_code == 200) return true;
+  fail_with_answer(control->source, &control->call);
+  return false;
+}
+
 static struct http_request request_to(struct remote_source *source, const char *method,
                                       const char *target) {
   return (struct http_request){.method = method,
@@ -84,11 +92,7 @@ static struct http_request request_to(struct remote_source *source, const char *
 static void manifest_answered(struct http_call *call, const struct sprout_error *call_error) {
   struct remote_control *control = container_of(call, struct remote_control, call);
   struct remote_source *source = control->source;
-  if (!take_answer(control, call_error)) return;
-  if (call->status_code != 200) {
-    fail_with_answer(source, call);
-    return;
-  }
+  if (!take_good_answer(control, call_error)) return;
   struct manifest *manifest;
   struct sprout_error error, named;
   if (wire_manifest_decode(call->body, call->body_bytes, &manifest, &error) != SPROUT_OK) {
@@ -249,11 +253,7 @@ static void retry_open(struct timer *timer) {
 static void beat_answered(struct http_call *call, const struct sprout_error *call_error) {
   struct remote_control *control = container_of(call, struct remote_control, call);
   struct remote_source *source = control->source;
-  if (!take_answer(control, call_error)) return;
-  if (call->status_code != 200) {
-    fail_with_answer(source, call);
-    return;
-  }
+  if (!take_good_answer(control, call_error)) return;
   struct wire_opened opened;
   if (!decode_opened(source, call, &opened)) return;
   take_opened(source, &opened, control->sent_ns);
@@ -324,11 +324,7 @@ void remote_control_placement(struct remote_source *source, uint64_t since) {
 static void digests_answered(struct http_call *call, const struct sprout_error *call_error) {
   struct remote_control *control = container_of(call, struct remote_control, call);
   struct remote_source *source = control->source;
-  if (!take_answer(control, call_error)) return;
-  if (call->status_code != 200) {
-    fail_with_answer(source, call);
-    return;
-  }
+  if (!take_good_answer(control, call_error)) return;
   struct wire_digests answer = {.values = source->digests, .known = source->known};
   struct sprout_error error;
   enum sprout_status status =

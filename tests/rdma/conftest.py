@@ -6,7 +6,6 @@ of a descriptor, or a long request; where time is what a test is about, the test
 """
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -16,6 +15,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "tests" / "e2e")]
 import fabric  # noqa: E402
 import guest  # noqa: E402
+from shared_fixtures import full, models, repeat  # noqa: E402, F401
 
 INSIDE = os.environ.get(guest.INSIDE)
 
@@ -70,35 +70,6 @@ def why_no_rdma():
 @pytest.fixture(scope="session")
 def binary():
     return find_binary() or pytest.exit("no sprout program: build one or set SPROUT_BIN", returncode=2)
-
-
-@pytest.fixture(scope="session")
-def full():
-    """True when repeated rows run at their stated counts."""
-    return os.environ.get("SPROUT_TEST_FULL") == "1"
-
-
-@pytest.fixture(scope="session")
-def repeat(full):
-    """repeat(100): how often a row runs, a tenth unless SPROUT_TEST_FULL=1."""
-    return lambda count: count if full else max(1, count // 10)
-
-
-@pytest.fixture(scope="session")
-def models(binary, tmp_path_factory):
-    """models("tiny"): directory of a synthetic model, made once per guest."""
-    made = {}
-    base = tmp_path_factory.mktemp("models")
-
-    def make(spec, seed=1):
-        key = (spec, seed)
-        if key not in made:
-            path = base / f"{spec.replace(':', '_')}-{seed}"
-            subprocess.run([binary, "synth", spec, str(path), "--seed", str(seed), "-q"], check=True, timeout=300)
-            made[key] = path
-        return made[key]
-
-    return make
 
 
 @pytest.fixture
